@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef COMMON_LOG_H
+#define COMMON_LOG_H
+
+/*
+ * Log lines of the daemons and the launcher (never of the preload library,
+ * which is a guest and has its own one-line voice).
+ *
+ * Theory of operation
+ *
+ * One line per event, written with a single write(2) to one fd (stderr unless
+ * log_init() says otherwise), so that lines of several threads and processes
+ * do not mix:
+ *
+ *	2026-01-31T12:00:00.123Z proxy warn: accept on vsock:any:8888: ...
+ *
+ * Callers put the object they speak of first ("conn 12 (vsock:16:1034): ...")
+ * and the errno text last, from log_strerror(). errno is kept.
+ *
+ * Events that a hostile or broken peer can cause at will use the _ratelimit
+ * forms: each call site lets LOG_BURST lines through per LOG_WINDOW seconds
+ * and then reports how many it kept back.
+ */
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+#define LOG_BURST  10
+#define LOG_WINDOW 5 /* seconds */
+
+struct log_site {
+	_Atomic int64_t window;	    /* seconds since the epoch, start */
+	_Atomic uint32_t count;	    /* lines in this window */
+	_Atomic uint32_t suppressed; /* since the last line that came through */
+};
+
+/**
+ * log_init() - name and threshold of this process
+ * @program: static string that starts each line
+ * @level:   lines above it are dropped
+ * @fd:      where to write; stays the caller's
+ */
+void log_init(const char *program, enum log_level level, int fd);
+
+/**
+ * log_level_parse() - "error", "warn", "info" or "debug"
+ *
+ * Return: 0 and *out set, or -1.
+ */
+int log_level_parse(const char *text, enum log_level *out);
+
+/** log_enabled() - would a line of this level be written? */
+bool log_enabled(enum log_level level);
+
+__attribute__((format(printf, 3, 4))) void log_write(
+	enum log_level level, struct log_site *site, const char *fmt, ...);
+
+/** log_strerror() - thread-safe text of an errno value, a static string */
+const char *log_strerror(int err);
+
+#define log_at_(level, site, ...)                                              \
+	do {                                                                   \
+		if (log_enabled(level))                                        \
+			log_write(level, site, __VA_ARGS__);                   \
+	} while (0)
+
+#define log_limited_(level, ...)                                               \
+	do {                                                                   \
+		static struct log_site log_site_;                              \
+		log_at_(level, &log_site_, __VA_ARGS__);                       \
+	} while (0)
+
+#define log_error(...) log_at_(LOG_ERROR, NULL, __VA_ARGS__)
+#define log_warn(...)  log_at_(LOG_WARN, NULL, __VA_ARGS__)
+#define log_info(...)  log_at_(LOG_INFO, NULL, __VA_ARGS__)
+#define log_debug(...) log_at_(LOG_DEBUG, NULL, __VA_ARGS__)
+
+#define log_error_ratelimit(...) log_limited_(LOG_ERROR, __VA_ARGS__)
+#define log_warn_ratelimit(...)	 log_limited_(LOG_WARN, __VA_ARGS__)
+#define log_info_ratelimit(...)	 log_limited_(LOG_INFO, __VA_ARGS__)
+
+#endif
