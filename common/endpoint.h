@@ -11,8 +11,9 @@
  *	vsock-mux:/path:PORT a unix socket that takes a "CONNECT PORT" line
  *	                     (Firecracker, Cloud Hypervisor)
  *
- * Pure functions, no heap, async-signal-safe: the preload library parses its
- * environment with them inside connect().
+ * Pure functions without heap. All but the _format() ones, which use stdio,
+ * are async-signal-safe: the preload library parses its environment with them
+ * inside connect().
  */
 
 #include "common/sockaddr.h"
@@ -30,7 +31,7 @@ enum endpoint_kind {
 
 #define ENDPOINT_NAME_MAX 253 /* a DNS name, RFC 1035 */
 #define ENDPOINT_PATH_MAX 107 /* sun_path less its NUL */
-#define ENDPOINT_STRLEN	  280 /* the longest endpoint as text, and the NUL */
+#define ENDPOINT_STRLEN   280 /* the longest endpoint as text, and the NUL */
 
 /**
  * struct endpoint - a parsed endpoint

@@ -32,8 +32,8 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 #define LOG_WINDOW 5 /* seconds */
 
 struct log_site {
-	_Atomic int64_t window;	    /* seconds since the epoch, start */
-	_Atomic uint32_t count;	    /* lines in this window */
+	_Atomic int64_t window;      /* seconds since the epoch, start */
+	_Atomic uint32_t count;      /* lines in this window */
 	_Atomic uint32_t suppressed; /* since the last line that came through */
 };
 
@@ -61,17 +61,17 @@ __attribute__((format(printf, 3, 4))) void log_write(
 /** log_strerror() - thread-safe text of an errno value, a static string */
 const char *log_strerror(int err);
 
-#define log_at_(level, site, ...)                                              \
-	do {                                                                   \
-		if (log_enabled(level))                                        \
-			log_write(level, site, __VA_ARGS__);                   \
-	} while (0)
+#define log_at_(level, site, ...)       \
+ do {                                   \
+  if (log_enabled(level))               \
+   log_write(level, site, __VA_ARGS__); \
+ } while (0)
 
-#define log_limited_(level, ...)                                               \
-	do {                                                                   \
-		static struct log_site log_site_;                              \
-		log_at_(level, &log_site_, __VA_ARGS__);                       \
-	} while (0)
+#define log_limited_(level, ...)           \
+ do {                                      \
+  static struct log_site log_site_;        \
+  log_at_(level, &log_site_, __VA_ARGS__); \
+ } while (0)
 
 #define log_error(...) log_at_(LOG_ERROR, NULL, __VA_ARGS__)
 #define log_warn(...)  log_at_(LOG_WARN, NULL, __VA_ARGS__)
@@ -79,7 +79,7 @@ const char *log_strerror(int err);
 #define log_debug(...) log_at_(LOG_DEBUG, NULL, __VA_ARGS__)
 
 #define log_error_ratelimit(...) log_limited_(LOG_ERROR, __VA_ARGS__)
-#define log_warn_ratelimit(...)	 log_limited_(LOG_WARN, __VA_ARGS__)
-#define log_info_ratelimit(...)	 log_limited_(LOG_INFO, __VA_ARGS__)
+#define log_warn_ratelimit(...)  log_limited_(LOG_WARN, __VA_ARGS__)
+#define log_info_ratelimit(...)  log_limited_(LOG_INFO, __VA_ARGS__)
 
 #endif

@@ -5,7 +5,8 @@
 /*
  * IP addresses with a port, in the two forms that the programs need: the
  * kernel's (sockaddr) and a fixed-size one for messages between processes and
- * for tables. Everything here is pure: no I/O, no heap, async-signal-safe.
+ * for tables. Everything here is pure, without I/O or heap, and all but
+ * ip_port_format(), which uses stdio, is async-signal-safe.
  */
 
 #include <netinet/in.h>
@@ -116,6 +117,7 @@ struct ip_prefix {
 int ip_prefix_parse(struct ip_prefix *out, const char *text, size_t len);
 
 /** ip_prefix_match() - is @addr (v4-mapped seen as IPv4) in the block? */
-bool ip_prefix_match(const struct ip_prefix *prefix, const struct ip_port *addr);
+bool ip_prefix_match(
+	const struct ip_prefix *prefix, const struct ip_port *addr);
 
 #endif

@@ -24,12 +24,12 @@
 
 #include <sys/types.h>
 
-#define SOCKS5_VERSION	 5
-#define SOCKS5_NAME_MAX	 255
-#define SOCKS5_METHOD_OK 0x00	   /* no authentication required */
-#define SOCKS5_METHOD_NONE 0xff	   /* no acceptable methods */
+#define SOCKS5_VERSION     5
+#define SOCKS5_NAME_MAX    255
+#define SOCKS5_METHOD_OK   0x00 /* no authentication required */
+#define SOCKS5_METHOD_NONE 0xff /* no acceptable methods */
 
-#define SOCKS5_GREETING_MAX 257			     /* 2 + 255 methods */
+#define SOCKS5_GREETING_MAX 257 /* 2 + 255 methods */
 #define SOCKS5_METHOD_LEN   2
 #define SOCKS5_REQUEST_MAX  (4 + 1 + SOCKS5_NAME_MAX + 2)
 #define SOCKS5_REPLY_MAX    SOCKS5_REQUEST_MAX
@@ -170,7 +170,8 @@ size_t socks5_reply_need(const uint8_t *buf, size_t len);
 /** socks5_errno() - what a TCP connect() reports for a reply code */
 int socks5_errno(uint8_t reply);
 
-/** socks5_reply_from_errno() - the reply code that tells of a connect() error */
+/** socks5_reply_from_errno() - the reply code that tells of a connect() error
+ */
 enum socks5_reply socks5_reply_from_errno(int err);
 
 #endif

@@ -23,8 +23,8 @@
  *	success: it reads the request away. The fd becomes writable. The vendor
  *	         keeps its end open until the front-end's closes.
  *	failure: it closes its end with the request unread. The fd reports
- *	         POLLIN|POLLOUT|POLLERR|POLLHUP, as TCP does; the front-end takes
- *	         the pending ECONNRESET off with SO_ERROR and reads the result.
+ *	         POLLIN|POLLOUT|POLLERR|POLLHUP, as TCP does; the front-end
+ *takes the pending ECONNRESET off with SO_ERROR and reads the result.
  *
  * The front-end reads the result with MSG_PEEK, so that every duplicate of the
  * gate (dup, fork) can finish by itself; the fd in a peeked message is a new
@@ -36,11 +36,11 @@
 
 #include "common/sockaddr.h"
 
-#define VENDOR_MAGIC	0x70786679u /* "pxfy" */
-#define VENDOR_VERSION	1
-#define VENDOR_MSG_SIZE 1024
+#define VENDOR_MAGIC        0x70786679u /* "pxfy" */
+#define VENDOR_VERSION      1
+#define VENDOR_MSG_SIZE     1024
 #define VENDOR_ENDPOINT_MAX 280
-#define VENDOR_NAME_MAX 255
+#define VENDOR_NAME_MAX     255
 
 enum vendor_op {
 	VENDOR_CONNECT = 1, /* dial @dst through the host proxy */

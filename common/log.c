@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/log.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define LINE_MAX_BYTES 1024
+
+/* Set once by log_init() before any thread starts, then only read. */
+static struct {
+	const char *program;
+	enum log_level level;
+	int fd;
+} conf = {"proxify", LOG_WARN, STDERR_FILENO};
+
+static const char *const level_names[] = {
+	[LOG_ERROR] = "error",
+	[LOG_WARN] = "warn",
+	[LOG_INFO] = "info",
+	[LOG_DEBUG] = "debug",
+};
+_Static_assert(sizeof(level_names) / sizeof(level_names[0]) == LOG_DEBUG + 1,
+	"a name for each level");
+
+void log_init(const char *program, enum log_level level, int fd)
+{
+	conf.program = program;
+	conf.level = level;
+	conf.fd = fd;
+}
+
+int log_level_parse(const char *text, enum log_level *out)
+{
+	for (int i = LOG_ERROR; i <= LOG_DEBUG; i++) {
+		if (strcmp(text, level_names[i]) == 0) {
+			*out = (enum log_level)i;
+			return 0;
+		}
+	}
+	return -1;
+}
+
+bool log_enabled(enum log_level level)
+{
+	return level <= conf.level;
+}
+
+const char *log_strerror(int err)
+{
+	/* strerrordesc_np() would do, but is only in glibc from 2.32 on. The
+	 * texts of strerror_r() come from a table unless the number is
+	 * unknown; the buffer serves that case alone. */
+	static _Thread_local char unknown[64];
+
+#if defined(__GLIBC__)
+	return strerror_r(err, unknown, sizeof(unknown));
+#else
+	strerror_r(err, unknown, sizeof(unknown));
+	return unknown;
+#endif
+}
+
+/* May this line of @site go out? *suppressed: lines kept back before it. */
+static bool site_allows(
+	struct log_site *site, int64_t now, uint32_t *suppressed)
+{
+	int64_t start = atomic_load(&site->window);
+
+	if (now - start >= LOG_WINDOW || now < start) {
+		if (atomic_compare_exchange_strong(&site->window, &start, now))
+			atomic_store(&site->count, 0);
+	}
+	if (atomic_fetch_add(&site->count, 1) >= LOG_BURST) {
+		atomic_fetch_add(&site->suppressed, 1);
+		return false;
+	}
+	*suppressed = atomic_exchange(&site->suppressed, 0);
+	return true;
+}
+
+static int format_head(char *line, const struct timespec *now, int level)
+{
+	struct tm tm;
+	char stamp[32];
+
+	gmtime_r(&now->tv_sec, &tm);
+	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
+	return snprintf(line, LINE_MAX_BYTES, "%s.%03ldZ %s %s: ", stamp,
+		now->tv_nsec / 1000000, conf.program, level_names[level]);
+}
+
+/* snprintf() returns what it wanted to write; this is what it wrote. */
+static size_t clamp(int n, size_t room)
+{
+	if (n < 0)
+		return 0;
+	return (size_t)n < room ? (size_t)n : room - 1;
+}
+
+void log_write(
+	enum log_level level, struct log_site *site, const char *fmt, ...)
+{
+	char line[LINE_MAX_BYTES + 1];
+	int saved = errno;
+	uint32_t suppressed = 0;
+	struct timespec now;
+	size_t len;
+	va_list ap;
+
+	clock_gettime(CLOCK_REALTIME, &now);
+	if (site && !site_allows(site, now.tv_sec, &suppressed))
+		goto out;
+	len = clamp(format_head(line, &now, (int)level), LINE_MAX_BYTES);
+	va_start(ap, fmt);
+	len += clamp(vsnprintf(line + len, LINE_MAX_BYTES - len, fmt, ap),
+		LINE_MAX_BYTES - len);
+	va_end(ap);
+	if (suppressed)
+		len += clamp(
+			snprintf(line + len, LINE_MAX_BYTES - len,
+				" (%u more like this kept back)", suppressed),
+			LINE_MAX_BYTES - len);
+	line[len++] = '\n';
+	/* A log that cannot be written is not worth failing for. */
+	if (write(conf.fd, line, len) == -1)
+		goto out;
+out:
+	errno = saved;
+}
