@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * getpeername() and getsockname().
+ *
+ * The real call goes first. Only an answer that TCP would not give (an address
+ * of another family, or "not connected" from a vsock that was shut down) makes
+ * the library look at the socket at all. A TCP carrier does answer with an IP
+ * address, the host proxy's: with such a host proxy every answer is looked at.
+ */
+
+#include "preload/config.h"
+#include "preload/gate.h"
+#include "preload/real.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* Hand out an address as the kernel does: cut to *len, *len set to what it
+ * would have needed. */
+static void give(const struct record *rec, const struct ip_port *from,
+	struct sockaddr *addr, socklen_t *len)
+{
+	struct ip_port ip = *from;
+	union sockaddr_any any;
+	socklen_t whole;
+
+	if (ip.family == AF_UNSPEC)
+		ip.family = rec->family;
+	whole = ip_port_to_sockaddr(&ip, &any);
+	memcpy(addr, &any, whole < *len ? whole : *len);
+	*len = whole;
+}
+
+/* Could TCP have given this answer? */
+static bool is_plain(int rc, const struct sockaddr *addr, socklen_t room)
+{
+	if (rc == -1)
+		return errno != ENOTCONN;
+	if (room < sizeof(addr->sa_family))
+		return false;
+	return (addr->sa_family == AF_INET || addr->sa_family == AF_INET6) &&
+	       config()->endpoint.kind != ENDPOINT_TCP;
+}
+
+EXPORT int getpeername(
+	int fd, struct sockaddr *restrict addr, socklen_t *restrict len)
+{
+	socklen_t room = len ? *len : 0;
+	struct found found;
+	int rc;
+	int err;
+
+	if (slot_may_be_gate(fd) &&
+		gate_settle(fd, GATE_LOOK, &err) > GATE_NONE && err != 0) {
+		errno = ENOTCONN;
+		return -1;
+	}
+	rc = real()->getpeername(fd, addr, len);
+	if (!addr || !len || is_plain(rc, addr, room) || !lookup(fd, &found))
+		return rc;
+	*len = room;
+	give(&found.rec, &found.rec.remote, addr, len);
+	return 0;
+}
+
+EXPORT int getsockname(
+	int fd, struct sockaddr *restrict addr, socklen_t *restrict len)
+{
+	socklen_t room = len ? *len : 0;
+	struct found found;
+	int rc;
+	int err;
+
+	if (slot_may_be_gate(fd))
+		gate_settle(fd, GATE_LOOK, &err);
+	rc = real()->getsockname(fd, addr, len);
+	if (!addr || !len || is_plain(rc, addr, room) || !lookup(fd, &found))
+		return rc;
+	*len = room;
+	give(&found.rec, &found.rec.local, addr, len);
+	return 0;
+}

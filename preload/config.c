@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "preload/config.h"
+#include "common/vendor_msg.h"
+#include "preload/real.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct config settings;
+static atomic_bool loaded;
+
+static bool read_bypass(struct config *c, const char *text)
+{
+	while (*text) {
+		size_t len = strcspn(text, ",");
+
+		if (c->nr_bypass == BYPASS_MAX ||
+			ip_prefix_parse(&c->bypass[c->nr_bypass], text, len) ==
+				-1)
+			return false;
+		c->nr_bypass++;
+		text += len;
+		if (*text == ',')
+			text++;
+	}
+	return true;
+}
+
+static bool read_loopback(struct config *c, const char *text)
+{
+	c->loopback_is_host = strcmp(text, "host") == 0;
+	return c->loopback_is_host || strcmp(text, "local") == 0;
+}
+
+/* warn and whatever says more; error is silence here. */
+static bool read_log(struct config *c, const char *text)
+{
+	c->talk = strcmp(text, "error") != 0;
+	return true;
+}
+
+static void load(struct config *c)
+{
+	static const struct {
+		const char *name;
+		bool (*read)(struct config *c, const char *text);
+	} variables[] = {
+		{"PROXY_LOG", read_log},
+		{"PROXY_LOOPBACK", read_loopback},
+		{"PROXY_BYPASS", read_bypass},
+	};
+	const char *text;
+	const char *bad;
+
+	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++) {
+		text = getenv(variables[i].name);
+		if (text && !variables[i].read(c, text))
+			c->bad = variables[i].name;
+	}
+	if (endpoint_from_env(&c->endpoint, &bad))
+		c->bad = bad;
+	endpoint_format(
+		&c->endpoint, c->endpoint_text, sizeof(c->endpoint_text));
+	if (vendor_path(c->vendor_path, sizeof(c->vendor_path)))
+		c->bad = "SOCKET_VENDOR_PATH";
+}
+
+/* Runs before main(), so before any thread that could race with it; a hook
+ * called by an earlier constructor gets here first. */
+const struct config *config(void)
+{
+	if (!atomic_load_explicit(&loaded, memory_order_acquire)) {
+		int saved = errno;
+
+		memset(&settings, 0, sizeof(settings));
+		load(&settings);
+		atomic_store_explicit(&loaded, true, memory_order_release);
+		errno = saved;
+	}
+	return &settings;
+}
+
+__attribute__((constructor)) static void load_at_start(void)
+{
+	config();
+}
+
+/* 224.0.0.0/4, 255.255.255.255, ff00::/8 */
+static bool is_group(const struct ip_port *a)
+{
+	if (a->family == AF_INET6)
+		return a->ip[0] == 0xff;
+	return a->ip[0] >> 4 == 0xe ||
+	       memcmp(a->ip, "\xff\xff\xff\xff", 4) == 0;
+}
+
+bool config_keeps_local(const struct ip_port *dst)
+{
+	const struct config *c = config();
+	struct ip_port a = *dst;
+
+	ip_port_unmap(&a);
+	for (unsigned int i = 0; i < c->nr_bypass; i++) {
+		if (ip_prefix_match(&c->bypass[i], &a))
+			return true;
+	}
+	if (ip_port_is_loopback(&a) || ip_port_is_any(&a))
+		return !c->loopback_is_host;
+	return is_group(&a);
+}
+
+void warn_once(_Atomic bool *said, const char *what, const char *name)
+{
+	struct iovec line[] = {
+		{(void *)"proxify: ", 9},
+		{(void *)(uintptr_t)what, strlen(what)},
+		{(void *)": ", 2},
+		{(void *)(uintptr_t)name, strlen(name)},
+		{(void *)"\n", 1},
+	};
+	int saved = errno;
+
+	if (config()->talk && !atomic_exchange(said, true) &&
+		real()->writev(STDERR_FILENO, line, 5) == -1)
+		errno = saved; /* nobody to tell */
+	errno = saved;
+}

@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PRELOAD_CONFIG_H
+#define PRELOAD_CONFIG_H
+
+/*
+ * What the environment tells the library, read once when it is loaded (or at
+ * the first hook that runs earlier) and never changed afterwards.
+ */
+
+#include "common/endpoint.h"
+
+#define BYPASS_MAX 64
+
+/**
+ * struct config - the library's settings
+ * @bad:           NULL, or the variable that could not be read; connecting
+ *                 then fails, because guessing might let traffic out
+ * @endpoint:      the host proxy
+ * @endpoint_text: the same, for the vendor
+ * @vendor_path:   the vendor's unix socket
+ * @loopback_is_host: PROXY_LOOPBACK=host
+ * @bypass, @nr_bypass: PROXY_BYPASS
+ * @talk:          PROXY_LOG is set, to warn or more: the library may say a
+ *                 line on stderr. Without it, it never does
+ */
+struct config {
+	const char *bad;
+	struct endpoint endpoint;
+	char endpoint_text[ENDPOINT_STRLEN];
+	char vendor_path[ENDPOINT_PATH_MAX + 1];
+	bool loopback_is_host;
+	bool talk;
+	unsigned int nr_bypass;
+	struct ip_prefix bypass[BYPASS_MAX];
+};
+
+/** config() - the settings; never NULL */
+const struct config *config(void);
+
+/**
+ * config_keeps_local() - is this destination the kernel's and not ours?
+ * @dst: as the application gave it
+ *
+ * Loopback (unless PROXY_LOOPBACK=host), the PROXY_BYPASS blocks, and what
+ * TCP cannot reach anyway (multicast, broadcast), whose errors are the
+ * kernel's to give. 0.0.0.0 and :: mean loopback, as in the kernel.
+ */
+bool config_keeps_local(const struct ip_port *dst);
+
+/**
+ * warn_once() - say one line on stderr, the first time only
+ * @said: one flag for each kind of line
+ * @what, @name: the line is "proxify: WHAT: NAME"
+ *
+ * Only when PROXY_LOG asks for it: this is somebody else's stderr.
+ */
+void warn_once(_Atomic bool *said, const char *what, const char *name);
+
+#endif

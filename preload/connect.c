@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * connect() and shutdown(), as TCP has them.
+ *
+ * What connect() returns on each kind of socket behind the fd (the kernel's
+ * inet_stream_connect() is the model):
+ *
+ *	unconnected TCP, destination outside	gate_connect()
+ *	other TCP, or destination kept local	the kernel's answer
+ *	gate, undecided				EALREADY, or wait if blocking
+ *	gate, connected meanwhile		0 the first time
+ *	gate, failed				the error; unconnected again
+ *	carrier					EISCONN, but 0 the first time
+ *						after an EINPROGRESS or EINTR
+ *	gate or carrier, AF_UNSPEC		0; unconnected again
+ */
+
+#include "preload/connect.h"
+#include "preload/config.h"
+#include "preload/gate.h"
+#include "preload/real.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+
+/* Linux leaves TCP's states to <netinet/tcp.h>'s enum. */
+#define STATE_UNCONNECTED TCP_CLOSE
+
+static int fail(int err)
+{
+	errno = err;
+	return -1;
+}
+
+/* A call on a socket that connected in the background: 0 once. */
+static int connect_on_carrier(int fd, struct found *found)
+{
+	if (!found->rec.async)
+		return fail(EISCONN);
+	found->rec.async = 0;
+	slot_store(fd, found->cookie, &found->rec);
+	return 0;
+}
+
+static int connect_on_gate(int fd)
+{
+	bool nonblock = real()->fcntl(fd, F_GETFL) & O_NONBLOCK;
+	struct found found;
+	int err;
+
+	switch (gate_settle(fd, nonblock ? GATE_TAKE : GATE_WAIT, &err)) {
+	case GATE_PENDING: return fail(err == EAGAIN ? EALREADY : err);
+	case GATE_FAILED: return fail(err);
+	case GATE_OPEN:
+	case GATE_NONE: break;
+	}
+	return lookup(fd, &found) ? connect_on_carrier(fd, &found) : 0;
+}
+
+static int disconnect(int fd)
+{
+	struct found found;
+
+	return lookup(fd, &found) ? replace_with_tcp(fd, &found) : 0;
+}
+
+/* An AF_INET6 socket may reach IPv4 unless it is told not to; every other
+ * mismatch of families is the kernel's to refuse. */
+static bool family_fits(int fd, int family, const struct ip_port *dst)
+{
+	struct ip_port plain = *dst;
+	int only = 0;
+	socklen_t len = sizeof(only);
+
+	if (dst->family != family)
+		return false;
+	ip_port_unmap(&plain);
+	if (plain.family == family)
+		return true;
+	return real()->getsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &only, &len) ==
+		       -1 ||
+	       !only;
+}
+
+bool connect_is_ours(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	struct ip_port dst;
+
+	return ip_port_from_sockaddr(&dst, addr, len) == 0 &&
+	       !config_keeps_local(&dst) &&
+	       kernel_tcp_state(fd) == STATE_UNCONNECTED &&
+	       family_fits(fd, socket_int(fd, SO_DOMAIN), &dst);
+}
+
+int proxy_connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	bool dissolve = addr && len >= sizeof(addr->sa_family) &&
+			addr->sa_family == AF_UNSPEC;
+	struct ip_port dst;
+	struct found found;
+
+	if (!dissolve && slot_may_be_gate(fd) && lookup(fd, &found))
+		return found.rec.kind == RECORD_GATE
+			       ? connect_on_gate(fd)
+			       : connect_on_carrier(fd, &found);
+	if (connect_is_ours(fd, addr, len)) {
+		ip_port_from_sockaddr(&dst, addr, len);
+		return gate_connect(fd, dst.family, &dst);
+	}
+	if (dissolve && kernel_tcp_state(fd) == -1 && lookup(fd, &found))
+		return disconnect(fd);
+	if (ip_port_from_sockaddr(&dst, addr, len) == 0 &&
+		kernel_tcp_state(fd) != STATE_UNCONNECTED && lookup(fd, &found))
+		return connect_on_carrier(fd, &found);
+	return real()->connect(fd, addr, len);
+}
+
+/* TCP in SYN_SENT gives up the attempt, whatever @how says; a failed one is
+ * not connected. */
+static int shutdown_gate(int fd)
+{
+	struct found found;
+	int err;
+
+	switch (gate_settle(fd, GATE_TAKE, &err)) {
+	case GATE_PENDING:
+		return lookup(fd, &found) ? replace_with_tcp(fd, &found) : 0;
+	case GATE_FAILED: return fail(ENOTCONN);
+	case GATE_NONE:
+	case GATE_OPEN: break;
+	}
+	return 1;
+}
+
+EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	return proxy_connect(fd, addr, len);
+}
+
+EXPORT int shutdown(int fd, int how)
+{
+	int rc = slot_may_be_gate(fd) ? shutdown_gate(fd) : 1;
+
+	return rc == 1 ? real()->shutdown(fd, how) : rc;
+}

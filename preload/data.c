@@ -1,0 +1,246 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+
+/*
+ * Calls that move data. On a connected socket they cost one load more than the
+ * real ones; on a gate they settle it first. Two things that TCP does and
+ * other streams do not are made good afterwards, when the kernel complained:
+ * an address in sendto() is ignored on a connected socket (unix and vsock:
+ * EISCONN, EOPNOTSUPP), and recvfrom() gives no address.
+ */
+
+#include "preload/connect.h"
+#include "preload/descriptors.h"
+#include "preload/gate.h"
+#include "preload/real.h"
+
+#include <errno.h>
+
+/* Return -1 from the hook if a gate is not ready for data. */
+#define SETTLE(fd, flags)                                          \
+ do {                                                              \
+  if (slot_may_be_gate(fd) && gate_before_io((fd), (flags)) == -1) \
+   return -1;                                                      \
+ } while (0)
+
+/* ---- receiving ---- */
+
+/* TCP names no sender: the peer is known. */
+static void hide_sender(int fd, const void *name, socklen_t *len)
+{
+	const struct sockaddr *addr = name;
+	struct found found;
+
+	if (addr && len && *len >= sizeof(addr->sa_family) &&
+		addr->sa_family == AF_UNIX && lookup(fd, &found))
+		*len = 0;
+}
+
+EXPORT ssize_t read(int fd, void *buf, size_t n)
+{
+	SETTLE(fd, 0);
+	return real()->read(fd, buf, n);
+}
+
+EXPORT ssize_t __read_chk(int fd, void *buf, size_t n, size_t size)
+{
+	SETTLE(fd, 0);
+	return real()->__read_chk ? real()->__read_chk(fd, buf, n, size)
+				  : real()->read(fd, buf, n);
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *iov, int nr)
+{
+	SETTLE(fd, 0);
+	return real()->readv(fd, iov, nr);
+}
+
+EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags)
+{
+	SETTLE(fd, flags);
+	return real()->recv(fd, buf, n, flags);
+}
+
+EXPORT ssize_t __recv_chk(int fd, void *buf, size_t n, size_t size, int flags)
+{
+	SETTLE(fd, flags);
+	return real()->__recv_chk ? real()->__recv_chk(fd, buf, n, size, flags)
+				  : real()->recv(fd, buf, n, flags);
+}
+
+EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t n, int flags,
+	struct sockaddr *restrict addr, socklen_t *restrict len)
+{
+	ssize_t rc;
+
+	SETTLE(fd, flags);
+	rc = real()->recvfrom(fd, buf, n, flags, addr, len);
+	if (rc != -1 && addr)
+		hide_sender(fd, addr, len);
+	return rc;
+}
+
+EXPORT ssize_t __recvfrom_chk(int fd, void *restrict buf, size_t n, size_t size,
+	int flags, struct sockaddr *restrict addr, socklen_t *restrict len)
+{
+	ssize_t rc;
+
+	SETTLE(fd, flags);
+	rc = real()->__recvfrom_chk
+		     ? real()->__recvfrom_chk(
+			       fd, buf, n, size, flags, addr, len)
+		     : real()->recvfrom(fd, buf, n, flags, addr, len);
+	if (rc != -1 && addr)
+		hide_sender(fd, addr, len);
+	return rc;
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
+{
+	ssize_t rc;
+
+	SETTLE(fd, flags);
+	rc = real()->recvmsg(fd, msg, flags);
+	if (rc != -1 && msg->msg_name)
+		hide_sender(fd, msg->msg_name, &msg->msg_namelen);
+	return rc;
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags,
+	struct timespec *timeout)
+{
+	int rc;
+
+	SETTLE(fd, flags);
+	rc = real()->recvmmsg(fd, vec, nr, flags, timeout);
+	for (int i = 0; i < rc; i++) {
+		struct msghdr *msg = &vec[i].msg_hdr;
+
+		if (msg->msg_name)
+			hide_sender(fd, msg->msg_name, &msg->msg_namelen);
+	}
+	return rc;
+}
+
+/* ---- sending ---- */
+
+/* Did a carrier refuse an address that TCP would have ignored? */
+static bool refused_name(int fd, ssize_t rc, const void *name)
+{
+	struct found found;
+
+	return rc == -1 && name && (errno == EISCONN || errno == EOPNOTSUPP) &&
+	       lookup(fd, &found);
+}
+
+/* tcp(7): MSG_FASTOPEN connects and sends. Return: whether to send now; if
+ * not, errno is what connect() gave. */
+static bool open_first(int fd, const void *name, socklen_t len)
+{
+	return proxy_connect(fd, name, len) == 0;
+}
+
+static bool wants_fast_open(int fd, int flags, const void *name, socklen_t len)
+{
+	return (flags & MSG_FASTOPEN) && name && connect_is_ours(fd, name, len);
+}
+
+EXPORT ssize_t write(int fd, const void *buf, size_t n)
+{
+	SETTLE(fd, 0);
+	return real()->write(fd, buf, n);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *iov, int nr)
+{
+	SETTLE(fd, 0);
+	return real()->writev(fd, iov, nr);
+}
+
+EXPORT ssize_t send(int fd, const void *buf, size_t n, int flags)
+{
+	SETTLE(fd, flags);
+	return real()->send(fd, buf, n, flags);
+}
+
+EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags,
+	const struct sockaddr *addr, socklen_t len)
+{
+	int saved = errno;
+	ssize_t rc;
+
+	SETTLE(fd, flags);
+	if (wants_fast_open(fd, flags, addr, len)) {
+		if (!open_first(fd, addr, len))
+			return -1;
+		return real()->send(fd, buf, n, flags & ~MSG_FASTOPEN);
+	}
+	rc = real()->sendto(fd, buf, n, flags, addr, len);
+	if (!refused_name(fd, rc, addr))
+		return rc;
+	errno = saved;
+	return real()->send(fd, buf, n, flags);
+}
+
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
+	struct msghdr plain = *msg;
+	int saved = errno;
+	ssize_t rc;
+
+	SETTLE(fd, flags);
+	tag_passed_fds(msg);
+	plain.msg_name = NULL;
+	plain.msg_namelen = 0;
+	if (wants_fast_open(fd, flags, msg->msg_name, msg->msg_namelen)) {
+		if (!open_first(fd, msg->msg_name, msg->msg_namelen))
+			return -1;
+		return real()->sendmsg(fd, &plain, flags & ~MSG_FASTOPEN);
+	}
+	rc = real()->sendmsg(fd, msg, flags);
+	if (!refused_name(fd, rc, msg->msg_name))
+		return rc;
+	errno = saved;
+	return real()->sendmsg(fd, &plain, flags);
+}
+
+EXPORT int sendmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags)
+{
+	int rc;
+
+	SETTLE(fd, flags);
+	for (unsigned int i = 0; i < nr; i++)
+		tag_passed_fds(&vec[i].msg_hdr);
+	rc = real()->sendmmsg(fd, vec, nr, flags);
+	if (nr == 0 || !refused_name(fd, rc, vec[0].msg_hdr.msg_name))
+		return rc;
+	/* Rare enough to send one by one, without the names. */
+	for (rc = 0; (unsigned int)rc < nr; rc++) {
+		ssize_t n = sendmsg(fd, &vec[rc].msg_hdr, flags);
+
+		if (n == -1)
+			return rc ? rc : -1;
+		vec[rc].msg_len = (unsigned int)n;
+	}
+	return rc;
+}
+
+EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
+{
+	SETTLE(out, 0);
+	return real()->sendfile(out, in, offset, n);
+}
+
+EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
+{
+	SETTLE(out, 0);
+	return real()->sendfile64 ? real()->sendfile64(out, in, offset, n)
+				  : real()->sendfile(out, in, offset, n);
+}
+
+EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset,
+	size_t n, unsigned int flags)
+{
+	SETTLE(in, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
+	SETTLE(out, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
+	return real()->splice(in, in_offset, out, out_offset, n, flags);
+}

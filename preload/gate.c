@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "preload/gate.h"
+#include "common/fd.h"
+#include "common/vendor_msg.h"
+#include "preload/config.h"
+#include "preload/direct.h"
+#include "preload/real.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/time.h>
+#include <sys/un.h>
+
+/* How long a blocking connect() waits for room in the vendor's backlog. */
+#define VENDOR_WAIT_S 10
+/* As long as the kernel's TCP keeps sending SYNs by default. */
+#define DIRECT_TIMEOUT_MS 130000
+
+static int set_int(int fd, int name, int value)
+{
+	return real()->setsockopt(fd, SOL_SOCKET, name, &value, sizeof(value));
+}
+
+static int set_timeout(int fd, int name, const struct timeval *tv)
+{
+	return real()->setsockopt(fd, SOL_SOCKET, name, tv, sizeof(*tv));
+}
+
+static int connect_to_vendor(int gate)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	const char *path = config()->vendor_path;
+
+	memcpy(addr.sun_path, path, strlen(path) + 1);
+	return real()->connect(gate, (struct sockaddr *)&addr, sizeof(addr));
+}
+
+static int send_request(int gate, const struct ip_port *dst)
+{
+	struct vendor_request req;
+	const char *endpoint = config()->endpoint_text;
+
+	vendor_request_init(&req, VENDOR_CONNECT);
+	req.dst = *dst;
+	ip_port_unmap(&req.dst);
+	memcpy(req.endpoint, endpoint, strlen(endpoint) + 1);
+	return fd_send(gate, &req, sizeof(req), -1, 0) == sizeof(req) ? 0 : -1;
+}
+
+/*
+ * A socket to the vendor with the request in it.
+ * Return: the gate, or -1: ENOENT, ECONNREFUSED, EACCES mean that there is no
+ * vendor for us, EAGAIN that it is too busy.
+ */
+static int open_gate(const struct ip_port *dst, bool nonblock)
+{
+	static const struct timeval patience = {.tv_sec = VENDOR_WAIT_S};
+	int gate = real_socket(
+		AF_UNIX, SOCK_SEQPACKET | (nonblock ? SOCK_NONBLOCK : 0));
+
+	if (gate == -1)
+		return -1;
+	/* 0 is rounded up to the minimum, which one request fills. */
+	if (set_int(gate, SO_SNDBUF, 0) == -1 ||
+		(!nonblock && set_timeout(gate, SO_SNDTIMEO, &patience)) ||
+		connect_to_vendor(gate) == -1 || send_request(gate, dst) == -1)
+		closefd(&gate);
+	return gate;
+}
+
+/* The local address in the form the application's socket has. */
+static void set_addresses(struct record *rec, const struct ip_port *remote,
+	const struct ip_port *local)
+{
+	rec->remote = *remote;
+	rec->local = *local;
+	if (rec->family == AF_INET6) {
+		ip_port_map(&rec->remote);
+		ip_port_map(&rec->local);
+	}
+}
+
+/*
+ * Look at the result without taking it off: other duplicates of the gate need
+ * it as well. The fd inside is a new one each time.
+ * Return: GATE_PENDING (*err: EAGAIN, EINTR), GATE_FAILED (*err), GATE_OPEN
+ * with *carrier, or GATE_NONE for what cannot be a result.
+ */
+static enum gate_state peek_result(
+	int gate, int flags, struct vendor_result *res, int *carrier, int *err)
+{
+	int nr_fds;
+	ssize_t n;
+
+	n = fd_recv(
+		gate, res, sizeof(*res), carrier, &nr_fds, MSG_PEEK | flags);
+	/* A failed gate was closed with the request unread, which sets this
+	 * error once; the result is behind it. */
+	if (n == -1 && errno == ECONNRESET)
+		n = fd_recv(gate, res, sizeof(*res), carrier, &nr_fds,
+			MSG_PEEK | flags);
+	if (n == -1 && (errno == EAGAIN || errno == EINTR)) {
+		*err = errno;
+		return GATE_PENDING;
+	}
+	if (n <= 0) {
+		*err = ECONNRESET; /* the vendor died over it */
+		return GATE_FAILED;
+	}
+	if (vendor_result_check(res, (size_t)n, nr_fds)) {
+		closefd_if(carrier);
+		return GATE_NONE;
+	}
+	*err = res->status;
+	return *err ? GATE_FAILED : GATE_OPEN;
+}
+
+/* ---- blocking connect() ---- */
+
+/* Put the undecided gate behind the fd: the attempt goes on without us. */
+static int leave_in_background(
+	int fd, uint64_t before, int *gate, struct record *rec, int err)
+{
+	static const struct timeval forever;
+
+	set_timeout(*gate, SO_RCVTIMEO, &forever);
+	rec->kind = RECORD_GATE;
+	rec->async = 1;
+	if (replace(fd, before, gate, rec) == -1)
+		return -1;
+	/* SO_SNDTIMEO ran out: connect(2) says EINPROGRESS. */
+	errno = err == EAGAIN ? EINPROGRESS : err;
+	return -1;
+}
+
+static int wait_for_carrier(
+	int fd, struct found *found, int *gate, const struct ip_port *dst)
+{
+	struct vendor_result res;
+	struct timeval limit = {0};
+	socklen_t len = sizeof(limit);
+	int carrier;
+	int err;
+
+	if (real()->getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &len) == 0)
+		set_timeout(*gate, SO_RCVTIMEO, &limit);
+	switch (peek_result(*gate, 0, &res, &carrier, &err)) {
+	case GATE_OPEN:
+		closefd(gate);
+		found->rec.kind = RECORD_CARRIER;
+		set_addresses(&found->rec, dst, &res.local);
+		return replace(fd, found->cookie, &carrier, &found->rec);
+	case GATE_PENDING:
+		return leave_in_background(
+			fd, found->cookie, gate, &found->rec, err);
+	case GATE_NONE: err = EPROTO; break;
+	case GATE_FAILED: break;
+	}
+	closefd(gate);
+	errno = err;
+	return -1;
+}
+
+static int connect_directly(
+	int fd, struct found *found, const struct ip_port *dst)
+{
+	struct ip_port to = *dst;
+	struct ip_port local;
+	int carrier;
+
+	ip_port_unmap(&to);
+	carrier = direct_connect(
+		&config()->endpoint, &to, DIRECT_TIMEOUT_MS, &local);
+	if (carrier == -1)
+		return -1;
+	found->rec.kind = RECORD_CARRIER;
+	set_addresses(&found->rec, dst, &local);
+	return replace(fd, found->cookie, &carrier, &found->rec);
+}
+
+/* ---- connect() ---- */
+
+static bool no_vendor(int err)
+{
+	return err == ENOENT || err == ENOTDIR || err == ECONNREFUSED ||
+	       err == EACCES;
+}
+
+static int connect_without_gate(
+	int fd, struct found *found, const struct ip_port *dst, bool nonblock)
+{
+	static atomic_bool said;
+
+	if (!no_vendor(errno))
+		return -1;
+	if (!nonblock)
+		return connect_directly(fd, found, dst);
+	warn_once(&said, "no socket_vendor (start the program with proxify)",
+		config()->vendor_path);
+	errno = ENETDOWN;
+	return -1;
+}
+
+int gate_connect(int fd, int family, const struct ip_port *dst)
+{
+	static atomic_bool said;
+	bool nonblock = real()->fcntl(fd, F_GETFL) & O_NONBLOCK;
+	struct found found;
+	int gate;
+
+	if (config()->bad) {
+		warn_once(&said, "cannot read this variable", config()->bad);
+		errno = EINVAL;
+		return -1;
+	}
+	lookup_options(fd, &found);
+	found.rec.family = (uint8_t)family;
+	gate = open_gate(dst, nonblock);
+	if (gate == -1)
+		return connect_without_gate(fd, &found, dst, nonblock);
+	if (!nonblock)
+		return wait_for_carrier(fd, &found, &gate, dst);
+	found.rec.kind = RECORD_GATE;
+	found.rec.async = 1;
+	found.rec.remote = *dst;
+	if (replace(fd, found.cookie, &gate, &found.rec) == 0)
+		errno = EINPROGRESS;
+	return -1;
+}
+
+/* ---- settling ---- */
+
+static enum gate_state take_carrier(int fd, struct found *found,
+	const struct vendor_result *res, int *carrier, int *err)
+{
+	uint64_t before = found->cookie;
+
+	found->rec.kind = RECORD_CARRIER;
+	set_addresses(&found->rec, &res->remote, &res->local);
+	if (replace(fd, before, carrier, &found->rec) == 0)
+		return GATE_OPEN;
+	*err = errno;
+	return GATE_FAILED;
+}
+
+enum gate_state gate_settle(int fd, enum gate_wish wish, int *err)
+{
+	struct vendor_result res;
+	struct found found;
+	enum gate_state state = GATE_NONE;
+	int saved = errno;
+	int carrier;
+
+	*err = 0;
+	if (!lookup(fd, &found) || found.rec.kind != RECORD_GATE) {
+		slot_not_gate(fd);
+		goto out;
+	}
+	state = peek_result(
+		fd, wish == GATE_WAIT ? 0 : MSG_DONTWAIT, &res, &carrier, err);
+	if (state == GATE_OPEN)
+		state = take_carrier(fd, &found, &res, &carrier, err);
+	else if (state == GATE_FAILED && wish != GATE_LOOK)
+		replace_with_tcp(fd, &found);
+	else if (state == GATE_NONE)
+		slot_not_gate(fd);
+out:
+	errno = saved;
+	return state;
+}
+
+int gate_before_io(int fd, int flags)
+{
+	bool wait = !(flags & MSG_DONTWAIT) &&
+		    !(real()->fcntl(fd, F_GETFL) & O_NONBLOCK);
+	int err;
+
+	switch (gate_settle(fd, wait ? GATE_WAIT : GATE_TAKE, &err)) {
+	case GATE_NONE:
+	case GATE_OPEN: return 0;
+	case GATE_PENDING:
+	case GATE_FAILED: break;
+	}
+	errno = err;
+	return -1;
+}

@@ -1,0 +1,89 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PRELOAD_GATE_H
+#define PRELOAD_GATE_H
+
+/*
+ * Connecting through the vendor.
+ *
+ * Theory of operation
+ *
+ * Every connect() that leaves the enclave asks the vendor for a connection
+ * over a socket of its own, the gate (common/vendor_msg.h says why a gate is
+ * not writable until the remote has answered).
+ *
+ * A non-blocking connect() puts the gate behind the application's fd and
+ * returns EINPROGRESS. The application waits for writability with whatever it
+ * likes and then calls something: getsockopt(SO_ERROR), connect(), read(),
+ * write()... That call settles the gate: it takes the result and, if there is
+ * a connection, puts the carrier behind the fd. After that the library is out
+ * of the way.
+ *
+ * A blocking connect() waits on the gate inside the call, and puts the
+ * carrier behind the fd only when it has it: a failed attempt leaves the
+ * application's socket exactly as it was. The wait is one recvmsg(), so that a
+ * signal does what it does to TCP: with SA_RESTART the kernel goes on waiting,
+ * without it the call returns EINTR and the attempt continues in the
+ * background, with the gate behind the fd, as after EINPROGRESS. SO_SNDTIMEO
+ * likewise (EINPROGRESS). This is why even blocking attempts go through the
+ * vendor: with the handshake in this process nobody could carry on with it
+ * after EINTR. Where no vendor answers, a blocking connect() does the
+ * handshake itself (direct.h), without those niceties.
+ *
+ *	socket behind the fd	what it was		leaves by
+ *	kernel TCP		never converted		connect()
+ *	gate			EINPROGRESS, EINTR	settling
+ *	carrier			connected		close()
+ *	fresh kernel TCP	a failure was reported	connect() again
+ *
+ * A gate whose attempt failed becomes a TCP socket again once the error has
+ * been reported, so that the application may try again on the same fd.
+ */
+
+#include "preload/lookup.h"
+
+enum gate_state {
+	GATE_NONE,    /* not a gate: nothing to do */
+	GATE_PENDING, /* still connecting; or interrupted while waiting */
+	GATE_OPEN,    /* connected, and the carrier is now behind the fd */
+	GATE_FAILED,  /* the attempt failed */
+};
+
+/* What gate_settle() shall do with a gate that is not decided, or failed. */
+enum gate_wish {
+	GATE_LOOK, /* do not wait, and leave an error for later */
+	GATE_TAKE, /* do not wait, take the error */
+	GATE_WAIT, /* wait until it is decided, take the error */
+};
+
+/**
+ * gate_connect() - connect a TCP socket of the application's through the vendor
+ * @fd:     an unconnected TCP socket of the kernel's
+ * @family: its domain, AF_INET or AF_INET6
+ * @dst:    the destination as given
+ *
+ * Return: as connect(2).
+ */
+int gate_connect(int fd, int family, const struct ip_port *dst);
+
+/**
+ * gate_settle() - take the result of an attempt, if there is one
+ * @fd:   an fd for which slot_may_be_gate() holds
+ * @wish: see above
+ * @err:  set for GATE_FAILED to the errno of the attempt, for GATE_PENDING to
+ *        EAGAIN or EINTR
+ *
+ * errno is left alone.
+ */
+enum gate_state gate_settle(int fd, enum gate_wish wish, int *err);
+
+/**
+ * gate_before_io() - settle before a call that moves data
+ * @fd:    an fd for which slot_may_be_gate() holds
+ * @flags: of send(2) and recv(2); MSG_DONTWAIT is heeded, and O_NONBLOCK
+ *
+ * Return: 0 to go on with the real call, or -1 and the errno that TCP gives:
+ * EAGAIN while connecting, EINTR, or the error of the attempt.
+ */
+int gate_before_io(int fd, int flags);
+
+#endif

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PRELOAD_LOOKUP_H
+#define PRELOAD_LOOKUP_H
+
+/*
+ * Which sockets are ours, and putting another socket behind an fd.
+ */
+
+#include "preload/slot.h"
+
+/**
+ * struct found - a socket of ours
+ * @cookie: of the kernel socket behind the fd now
+ * @rec:    what is known of it
+ */
+struct found {
+	uint64_t cookie;
+	struct record rec;
+};
+
+/**
+ * lookup() - is the socket behind this fd one that we put there?
+ * @fd:  the fd
+ * @out: filled if so, with a record of kind RECORD_GATE or RECORD_CARRIER
+ *
+ * From memory, else from the tag of a socket that came from another program
+ * (and then remembered). Hooks ask only after the real call's answer looked
+ * unlike TCP, so that other sockets never pay. Keeps errno.
+ */
+bool lookup(int fd, struct found *out);
+
+/** lookup_options() - the record of any socket of ours or of a kernel TCP
+ * socket whose options were noted; @out is empty but for the cookie if none.
+ * Return: whether there was one. Keeps errno. */
+bool lookup_options(int fd, struct found *out);
+
+/** kernel_tcp_state() - tcpi_state of a TCP socket of the kernel's (TCP_CLOSE,
+ * TCP_LISTEN, ...), or -1 if the fd is anything else. Keeps errno. */
+int kernel_tcp_state(int fd);
+
+/** socket_int() - an int-valued SOL_SOCKET option, or -1. Keeps errno */
+int socket_int(int fd, int name);
+
+/**
+ * replace() - put another socket behind an fd
+ * @fd:     the application's
+ * @before: cookie of the socket that is there; the fd is left alone if another
+ *          thread has closed or replaced it meanwhile
+ * @with:   the new socket; consumed and set to -1, also on failure
+ * @rec:    the record to remember for it; @rec->tagged is updated
+ *
+ * File status flags, FD_CLOEXEC, options and epoll registrations go with it.
+ *
+ * Return: 0, or -1 and EBADF, or another errno of dup3(2).
+ */
+int replace(int fd, uint64_t before, int *with, struct record *rec);
+
+/**
+ * replace_with_tcp() - put a fresh TCP socket behind an fd
+ * @found: the gate or carrier that is there; becomes the new one
+ *
+ * What TCP does when a connection attempt has failed or is dissolved: the
+ * same fd is an unconnected TCP socket again, with its options.
+ *
+ * Return: 0, or -1 and an errno of socket(2) or dup3(2).
+ */
+int replace_with_tcp(int fd, struct found *found);
+
+#endif

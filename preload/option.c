@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "preload/option.h"
+#include "common/fd.h"
+#include "preload/real.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+
+#ifndef IPPROTO_MPTCP
+# define IPPROTO_MPTCP 262
+#endif
+
+/* Does this option outlive a conversion? Of SOL_SOCKET, those that are plain
+ * values and change how the socket behaves or reads back. */
+static bool is_kept(int level, int name, socklen_t len)
+{
+	if (name < 0 || name > UINT8_MAX || len == 0 || len > OPTION_VALUE)
+		return false;
+	if (level != SOL_SOCKET)
+		return level == IPPROTO_TCP || level == IPPROTO_IP ||
+		       level == IPPROTO_IPV6;
+	switch (name) {
+	case SO_KEEPALIVE:
+	case SO_LINGER:
+	case SO_RCVTIMEO:
+	case SO_SNDTIMEO:
+	case SO_RCVBUF:
+	case SO_SNDBUF:
+	case SO_PRIORITY:
+	case SO_MARK:
+	case SO_REUSEADDR:
+	case SO_REUSEPORT:
+	case SO_OOBINLINE:
+	case SO_RCVLOWAT:
+	case SO_DONTROUTE:
+	case SO_BUSY_POLL:
+	case SO_INCOMING_CPU:
+	case SO_MAX_PACING_RATE:
+	case SO_BINDTODEVICE: return true;
+	default: return false;
+	}
+}
+
+static struct option_value *find(struct record *rec, int level, int name)
+{
+	struct option_value *free = NULL;
+
+	for (int i = 0; i < RECORD_OPTIONS; i++) {
+		struct option_value *opt = &rec->options[i];
+
+		if (opt->len && opt->level == level && opt->name == name)
+			return opt;
+		if (!opt->len && !free)
+			free = opt;
+	}
+	return free;
+}
+
+static void put(struct record *rec, int level, int name, const void *value,
+	socklen_t len)
+{
+	struct option_value *opt = find(rec, level, name);
+
+	if (!opt)
+		return;
+	memset(opt, 0, sizeof(*opt));
+	opt->level = (uint8_t)level;
+	opt->name = (uint8_t)name;
+	opt->len = (uint8_t)len;
+	memcpy(opt->value, value, len);
+}
+
+static bool is_tcp(int fd)
+{
+	int protocol = socket_int(fd, SO_PROTOCOL);
+
+	return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
+}
+
+void option_note(int fd, int level, int name, const void *value, socklen_t len)
+{
+	struct found found;
+
+	if (!is_kept(level, name, len))
+		return;
+	if (!lookup_options(fd, &found)) {
+		if (found.cookie == 0 || (level != IPPROTO_TCP && !is_tcp(fd)))
+			return;
+	}
+	put(&found.rec, level, name, value, len);
+	slot_store(fd, found.cookie, &found.rec);
+}
+
+void option_replay(int fd, const struct record *rec)
+{
+	int saved = errno;
+
+	if (rec->kind == RECORD_GATE)
+		return; /* its send buffer is the gate */
+	for (int i = 0; i < RECORD_OPTIONS; i++) {
+		const struct option_value *opt = &rec->options[i];
+
+		if (opt->len &&
+			(opt->level == SOL_SOCKET || rec->kind == RECORD_NONE))
+			real()->setsockopt(fd, opt->level, opt->name,
+				opt->value, opt->len);
+	}
+	errno = saved;
+}
+
+int option_oracle_set(int fd, struct found *found, int level, int name,
+	const void *value, socklen_t len)
+{
+	int tcp = real_socket(found->rec.family, SOCK_STREAM);
+	int rc;
+
+	if (tcp == -1)
+		return -1;
+	rc = real()->setsockopt(tcp, level, name, value, len);
+	closefd(&tcp);
+	if (rc == 0 && is_kept(level, name, len)) {
+		put(&found->rec, level, name, value, len);
+		slot_store(fd, found->cookie, &found->rec);
+	}
+	return rc;
+}
+
+int option_oracle_get(const struct found *found, int level, int name,
+	void *value, socklen_t *len)
+{
+	struct record rec = found->rec;
+	const struct option_value *opt;
+	int tcp = real_socket(rec.family, SOCK_STREAM);
+	int rc;
+
+	if (tcp == -1)
+		return -1;
+	opt = find(&rec, level, name);
+	if (opt && opt->len)
+		real()->setsockopt(tcp, level, name, opt->value, opt->len);
+	rc = real()->getsockopt(tcp, level, name, value, len);
+	closefd(&tcp);
+	/* The oracle is not connected; the socket it speaks for is. */
+	if (rc == 0 && level == IPPROTO_TCP && name == TCP_INFO && *len > 0)
+		*(uint8_t *)value = rec.kind == RECORD_GATE ? TCP_SYN_SENT
+							    : TCP_ESTABLISHED;
+	return rc;
+}

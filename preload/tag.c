@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "preload/tag.h"
+#include "preload/real.h"
+
+#include <errno.h>
+#include <linux/filter.h>
+#include <string.h>
+
+#define TAG_MAGIC 0x70786601u /* "pxf", version 1 */
+
+/* What the instructions' constants spell. */
+struct tag {
+	uint32_t magic;
+	uint32_t family;
+	struct ip_port remote;
+	struct ip_port local;
+};
+
+#define TAG_WORDS (sizeof(struct tag) / sizeof(uint32_t))
+#define TAG_LEN   (TAG_WORDS + 1) /* and the instruction that accepts */
+
+int tag_attach(int fd, const struct record *rec)
+{
+	struct tag tag = {TAG_MAGIC, rec->family, rec->remote, rec->local};
+	uint32_t words[TAG_WORDS];
+	struct sock_filter code[TAG_LEN];
+	struct sock_fprog program = {TAG_LEN, code};
+	int saved = errno;
+	int rc;
+
+	memcpy(words, &tag, sizeof(words));
+	for (size_t i = 0; i < TAG_WORDS; i++)
+		code[i] = (struct sock_filter)BPF_STMT(
+			BPF_LD | BPF_IMM, words[i]);
+	code[TAG_WORDS] =
+		(struct sock_filter)BPF_STMT(BPF_RET | BPF_K, UINT32_MAX);
+	rc = real()->setsockopt(
+		fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
+	errno = saved;
+	return rc;
+}
+
+bool tag_read(int fd, struct record *out)
+{
+	struct sock_filter code[TAG_LEN];
+	uint32_t words[TAG_WORDS];
+	socklen_t len = TAG_LEN; /* counted in instructions, not in bytes */
+	struct tag tag;
+	int saved = errno;
+	int rc;
+
+	rc = real()->getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, code, &len);
+	errno = saved;
+	if (rc == -1 || len != TAG_LEN)
+		return false;
+	for (size_t i = 0; i < TAG_WORDS; i++)
+		words[i] = code[i].k;
+	memcpy(&tag, words, sizeof(tag));
+	if (tag.magic != TAG_MAGIC)
+		return false;
+	memset(out, 0, sizeof(*out));
+	out->kind = RECORD_CARRIER;
+	out->family = (uint8_t)tag.family;
+	out->tagged = 1;
+	out->remote = tag.remote;
+	out->local = tag.local;
+	return true;
+}
