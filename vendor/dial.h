@@ -6,6 +6,9 @@
  * One outbound connection through the host proxy: connect the carrier, do the
  * SOCKS5 handshake, hand the connected fd to whoever asked. All on libev, no
  * call blocks. Used by the connect service and by the DNS stub.
+ *
+ * A loop on which something is dialled keeps its user data (ev_set_userdata)
+ * for vendor/edge.h.
  */
 
 #include "common/endpoint.h"
@@ -23,12 +26,14 @@ struct dial;
  * @local: the local address of the host's connection
  * @proxy_err: nonzero when the host proxy itself could not be reached or did
  *         not speak SOCKS5: the errno of that, for a log line
+ * @ep:    the host proxy that was asked
  */
 struct dial_result {
 	int err;
 	int fd;
 	struct ip_port local;
 	int proxy_err;
+	const struct endpoint *ep;
 };
 
 /**
@@ -52,6 +57,18 @@ typedef void dial_cb(const struct dial_result *result, void *arg);
  */
 struct dial *dial_start(struct ev_loop *loop, const struct endpoint *ep,
 	enum socks5_command command, const struct socks5_addr *dst,
+	double timeout, dial_cb *cb, void *arg);
+
+/**
+ * dial_probe() - does the host proxy answer?
+ * @loop, @ep, @timeout, @cb, @arg: as for dial_start()
+ *
+ * Connects and greets, asks for nothing, and closes again: the result's fd is
+ * -1 in each case.
+ *
+ * Return: as dial_start().
+ */
+struct dial *dial_probe(struct ev_loop *loop, const struct endpoint *ep,
 	double timeout, dial_cb *cb, void *arg);
 
 /** dial_cancel() - give up; @cb is not called. Only before it was called */

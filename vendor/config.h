@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VENDOR_CONFIG_H
+#define VENDOR_CONFIG_H
+
+/*
+ * What the command line and the environment say, checked whole before
+ * anything acts on it. The command line wins over the environment.
+ */
+
+#include "common/endpoint.h"
+#include "common/log.h"
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <sys/types.h>
+
+#define CONFIG_ALLOW_MAX     64
+#define CONFIG_GATES_DEFAULT 65536
+
+/**
+ * struct vendor_config - one run's settings
+ * @path:      the vendor's socket, absolute
+ * @endpoint:  the host proxy, numeric
+ * @log_level: threshold
+ * @log_file:  where the daemon logs; unused with @foreground
+ * @foreground: neither detach nor log to a file
+ * @own_uid:   the vendor's own
+ * @allow_any: serve every uid
+ * @allow:     uids to serve besides root and the vendor's own
+ * @max_gates: most connections of front-ends at a time
+ */
+struct vendor_config {
+	char path[ENDPOINT_PATH_MAX + 1];
+	struct endpoint endpoint;
+	enum log_level log_level;
+	char log_file[PATH_MAX];
+	bool foreground;
+	uid_t own_uid;
+	bool allow_any;
+	uid_t allow[CONFIG_ALLOW_MAX];
+	size_t nr_allow;
+	size_t max_gates;
+};
+
+enum config_verdict {
+	CONFIG_RUN,   /* go on */
+	CONFIG_DONE,  /* --help or --version was answered: exit 0 */
+	CONFIG_WRONG, /* a line on stderr says what: exit 2 */
+};
+
+/**
+ * config_read() - command line and environment
+ * @config:     filled if the verdict is CONFIG_RUN
+ * @argc, @argv: of main()
+ */
+enum config_verdict config_read(
+	struct vendor_config *config, int argc, char **argv);
+
+/** config_allows() - may a process of this uid use the vendor? */
+bool config_allows(const struct vendor_config *config, uid_t uid);
+
+#endif

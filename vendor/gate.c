@@ -1,0 +1,545 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vendor/gate.h"
+#include "common/fd.h"
+#include "common/vendor_msg.h"
+#include "vendor/dial.h"
+#include "vendor/edge.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Theory of operation
+ *
+ * A gate goes through these states, always forward:
+ *
+ *	WAITING   accepted, no request yet. Ends after REQUEST_TIMEOUT
+ *	WORKING   the request is peeked and lies in the queue; a dial runs
+ *	SENDING   the result did not go out for want of memory, or because too
+ *	          many passed fds are under way; tried again soon
+ *	SERVED    the result went out and the request is consumed: the peer's
+ *	          socket is writable. Kept until the peer closes its end, which
+ *	          is what the library does when it takes the carrier
+ *	CLOSED    fd closed, waits to be freed at the end of the loop turn
+ *
+ * Each has one registration for its whole life (vendor/edge.h). The peer's
+ * hang-up ends a gate in any state, and cancels its dial: the application
+ * closed its socket.
+ *
+ * A failure is answered with a result and a close with the request unread, a
+ * success with a result and the request consumed, in this order, so that the
+ * peer that is woken finds the result. A refusal before any request arrived
+ * (a uid that is not served) has nothing to leave unread; the peer's send()
+ * then fails with EPIPE and its result is there all the same.
+ *
+ * Requests are read without room for control messages: fds that come with one
+ * are never installed here, the kernel only reports them (MSG_CTRUNC), and a
+ * message that brings any is refused.
+ *
+ * A front-end of another user must not borrow the vendor's rights: it may name
+ * a host proxy of its own, but not one that is found through the file system,
+ * where the vendor might be let in and the user not.
+ */
+
+#define GATE_MAGIC  0x67617465u
+#define GATES_MAGIC 0x67617473u
+
+#define REQUEST_TIMEOUT 10.0   /* seconds for a client to say something */
+#define CONNECT_TIMEOUT 130.0  /* Linux' SYN and its six retries, about */
+#define CONNECT_MAX     3600.0 /* longest that may be asked for */
+#define PROBE_TIMEOUT   3.0
+#define SEND_PAUSE      0.02 /* between two tries in SENDING */
+#define SEND_TRIES      250  /* 5 s */
+
+enum gate_state {
+	GATE_WAITING,
+	GATE_WORKING,
+	GATE_SENDING,
+	GATE_SERVED,
+	GATE_CLOSED,
+};
+
+static const char *const state_names[] = {
+	[GATE_WAITING] = "waiting",
+	[GATE_WORKING] = "working",
+	[GATE_SENDING] = "sending",
+	[GATE_SERVED] = "served",
+	[GATE_CLOSED] = "closed",
+};
+_Static_assert(sizeof(state_names) / sizeof(state_names[0]) == GATE_CLOSED + 1,
+	"a name for each state");
+
+/**
+ * struct gate - one front-end
+ * @id:      for log lines
+ * @carrier: SENDING: the fd to pass, else -1
+ * @timer:   WAITING: the deadline; SENDING: the pause
+ * @tries:   SENDING: that many are left
+ * @result:  what was or will be sent; @result.remote from the request
+ * @next, @prev: among the open ones, or @next among those to free
+ */
+struct gate {
+	uint32_t magic;
+	enum gate_state state;
+	struct gates *gates;
+	uint64_t id;
+	uid_t uid;
+	int fd;
+	int carrier;
+	unsigned tries;
+	struct edge edge;
+	struct dial *dial;
+	ev_timer timer;
+	struct vendor_result result;
+	struct gate *next;
+	struct gate *prev;
+};
+
+/**
+ * struct gates - the set
+ * @open:  every gate that is not CLOSED
+ * @dead:  CLOSED ones, freed by @reap
+ * @reap:  runs before the loop waits
+ */
+struct gates {
+	uint32_t magic;
+	struct ev_loop *loop;
+	const struct vendor_config *config;
+	struct edge_poll *poll;
+	struct gate *open;
+	struct gate *dead;
+	size_t count;
+	uint64_t last_id;
+	ev_prepare reap;
+	gates_freed_cb *freed;
+	void *arg;
+};
+
+/* ---- states ---- */
+
+static void set_state(struct gate *g, enum gate_state state)
+{
+	assert(state >= g->state);
+	log_debug("gate %llu (uid %u): %s -> %s", (unsigned long long)g->id,
+		g->uid, state_names[g->state], state_names[state]);
+	g->state = state;
+}
+
+static void unlink_gate(struct gate *g)
+{
+	struct gates *gates = g->gates;
+
+	if (g->prev)
+		g->prev->next = g->next;
+	else
+		gates->open = g->next;
+	if (g->next)
+		g->next->prev = g->prev;
+	gates->count--;
+}
+
+static void gate_close(struct gate *g)
+{
+	struct gates *gates = g->gates;
+
+	if (g->state == GATE_CLOSED)
+		return;
+	set_state(g, GATE_CLOSED);
+	ev_timer_stop(gates->loop, &g->timer);
+	if (g->dial)
+		dial_cancel(g->dial);
+	g->dial = NULL;
+	if (g->edge.poll)
+		edge_drop(&g->edge);
+	closefd(&g->fd);
+	closefd_if(&g->carrier);
+	unlink_gate(g);
+	g->next = gates->dead;
+	gates->dead = g;
+}
+
+/* ---- the result ---- */
+
+/* Worth another try: what is short now may be there soon. */
+static bool is_shortage(int err)
+{
+	return err == EAGAIN || err == ENOBUFS || err == ENOMEM ||
+	       err == ETOOMANYREFS;
+}
+
+static void send_later(struct gate *g)
+{
+	if (g->state == GATE_SENDING && g->tries-- == 0) {
+		log_warn_ratelimit("gate %llu (uid %u): no room for the "
+				   "result, given up: %s",
+			(unsigned long long)g->id, g->uid, log_strerror(errno));
+		gate_close(g);
+		return;
+	}
+	if (g->state != GATE_SENDING) {
+		set_state(g, GATE_SENDING);
+		g->tries = SEND_TRIES;
+	}
+	ev_timer_stop(g->gates->loop, &g->timer);
+	ev_timer_set(&g->timer, SEND_PAUSE, 0);
+	ev_timer_start(g->gates->loop, &g->timer);
+}
+
+/* Send the result and open the gate, or close it. */
+static void send_result(struct gate *g)
+{
+	char byte;
+
+	if (fd_send(g->fd, &g->result, sizeof(g->result), g->carrier, 0) ==
+		-1) {
+		/* EPIPE: the peer has gone, there is nobody to tell. */
+		if (is_shortage(errno))
+			send_later(g);
+		else
+			gate_close(g);
+		return;
+	}
+	if (g->result.status != 0) {
+		gate_close(g);
+		return;
+	}
+	closefd_if(&g->carrier);
+	ev_timer_stop(g->gates->loop, &g->timer);
+	/* One byte takes the whole message out of the queue. */
+	if (recv(g->fd, &byte, 1, MSG_DONTWAIT) == -1)
+		gate_close(g);
+	else
+		set_state(g, GATE_SERVED);
+}
+
+static void answer(struct gate *g, int status)
+{
+	g->result.status = status;
+	send_result(g);
+}
+
+/* ---- the work ---- */
+
+/* For the operator; who probed hears of it in the answer. */
+static void log_proxy_failure(const struct dial_result *result)
+{
+	char text[ENDPOINT_STRLEN];
+	int err = result->proxy_err;
+
+	log_warn_ratelimit("host proxy %s: %s%s; is `proxy` running on the "
+			   "host and listening there?",
+		endpoint_format(result->ep, text, sizeof(text)),
+		log_strerror(err),
+		err == EPROTO ? " (it does not speak SOCKS5)" : "");
+}
+
+static void log_outcome(const struct gate *g, const struct dial_result *result)
+{
+	char remote[IP_PORT_STRLEN];
+
+	log_debug("gate %llu (uid %u): connect to %s: %s",
+		(unsigned long long)g->id, g->uid,
+		ip_port_format(&g->result.remote, remote, sizeof(remote)),
+		result->err ? log_strerror(result->err) : "connected");
+}
+
+static void on_dialled(const struct dial_result *result, void *arg)
+{
+	struct gate *g = arg;
+
+	assert(g->magic == GATE_MAGIC && g->state == GATE_WORKING);
+	g->dial = NULL;
+	g->carrier = result->fd;
+	log_outcome(g, result);
+	g->result.local = result->local;
+	/* Who probes wants to know why, an application what it means. */
+	if (g->result.op == VENDOR_PROBE && result->proxy_err) {
+		answer(g, result->proxy_err);
+		return;
+	}
+	if (result->proxy_err)
+		log_proxy_failure(result);
+	answer(g, result->err);
+}
+
+/*
+ * The host proxy to use for a request.
+ * Return: 0 and *ep filled, or the status to answer with.
+ */
+static int choose_endpoint(const struct gate *g,
+	const struct vendor_request *req, struct endpoint *ep)
+{
+	const struct endpoint *own = &g->gates->config->endpoint;
+	const char *why;
+
+	*ep = *own;
+	if (!req->endpoint[0])
+		return 0;
+	why = endpoint_parse(ep, req->endpoint);
+	if (why) {
+		log_warn_ratelimit("uid %u: bad endpoint '%s': %s", g->uid,
+			req->endpoint, why);
+		return EINVAL;
+	}
+	if ((ep->kind == ENDPOINT_UNIX || ep->kind == ENDPOINT_VSOCK_MUX) &&
+		g->uid != 0 && g->uid != g->gates->config->own_uid &&
+		memcmp(ep, own, sizeof(*ep)) != 0) {
+		log_warn_ratelimit("uid %u: endpoint '%s' refused: another "
+				   "user's must be the vendor's own, or vsock "
+				   "or tcp",
+			g->uid, req->endpoint);
+		return EACCES;
+	}
+	return 0;
+}
+
+static double timeout_of(const struct vendor_request *req)
+{
+	double timeout = req->timeout_ms / 1000.0;
+
+	if (req->timeout_ms == 0)
+		return req->op == VENDOR_PROBE ? PROBE_TIMEOUT
+					       : CONNECT_TIMEOUT;
+	return timeout < CONNECT_MAX ? timeout : CONNECT_MAX;
+}
+
+static void begin_dial(struct gate *g, const struct vendor_request *req)
+{
+	struct ev_loop *loop = g->gates->loop;
+	struct socks5_addr dst = {.addr = req->dst};
+	struct endpoint ep;
+	int err = choose_endpoint(g, req, &ep);
+
+	if (err) {
+		answer(g, err);
+		return;
+	}
+	dst.name_len = (uint8_t)strlen(req->name);
+	memcpy(dst.name, req->name, (size_t)dst.name_len + 1);
+	if (req->op == VENDOR_PROBE)
+		g->dial = dial_probe(loop, &ep, timeout_of(req), on_dialled, g);
+	else
+		g->dial = dial_start(loop, &ep, SOCKS5_CONNECT, &dst,
+			timeout_of(req), on_dialled, g);
+	if (!g->dial)
+		answer(g, ENOBUFS);
+}
+
+static void begin(struct gate *g, const struct vendor_request *req)
+{
+	vendor_result_init(&g->result, req->op, 0);
+	g->result.remote = req->dst;
+	set_state(g, GATE_WORKING);
+	switch ((enum vendor_op)req->op) {
+	case VENDOR_PING: answer(g, 0); break;
+	case VENDOR_CONNECT:
+	case VENDOR_PROBE: begin_dial(g, req); break;
+	}
+}
+
+/* ---- the request ---- */
+
+static void refuse(struct gate *g, ssize_t len, const char *why)
+{
+	/* Nothing read is an empty message or, mostly, a peer that left
+	 * without a word, as one does who only looks whether we listen. */
+	if (len > 0)
+		log_warn_ratelimit("gate %llu (uid %u): message of %zd bytes "
+				   "refused: %s",
+			(unsigned long long)g->id, g->uid, len, why);
+	vendor_result_init(&g->result, VENDOR_CONNECT, EPROTO);
+	send_result(g);
+}
+
+/* WAITING: look whether the request is there, and begin. */
+static void take_request(struct gate *g)
+{
+	struct vendor_request req;
+	struct iovec iov = {.iov_base = &req, .iov_len = sizeof(req)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+	const char *why;
+	ssize_t n;
+
+	n = recvmsg(g->fd, &msg, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT);
+	if (n == -1 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (n == -1) {
+		gate_close(g);
+		return;
+	}
+	ev_timer_stop(g->gates->loop, &g->timer);
+	why = vendor_request_check(&req, (size_t)n);
+	if (msg.msg_flags & MSG_CTRUNC)
+		why = "expected no control message with it";
+	if (why)
+		refuse(g, n, why);
+	else
+		begin(g, &req);
+}
+
+/* ---- events ---- */
+
+static void on_gate(struct edge *edge, uint32_t events)
+{
+	struct gate *g =
+		(struct gate *)((char *)edge - offsetof(struct gate, edge));
+
+	assert(g->magic == GATE_MAGIC && g->state != GATE_CLOSED);
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+		gate_close(g);
+	else if (g->state == GATE_WAITING)
+		take_request(g);
+	else if (g->state == GATE_SERVED) {
+		/* Meant for the remote, and lost if it were kept here. */
+		log_warn_ratelimit("gate %llu (uid %u): data after the "
+				   "result, closed",
+			(unsigned long long)g->id, g->uid);
+		gate_close(g);
+	}
+}
+
+static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct gate *g = timer->data;
+
+	assert(g->magic == GATE_MAGIC);
+	if (g->state == GATE_SENDING) {
+		send_result(g);
+		return;
+	}
+	assert(g->state == GATE_WAITING);
+	log_warn_ratelimit("gate %llu (uid %u): no request within %.0f s, "
+			   "closed",
+		(unsigned long long)g->id, g->uid, REQUEST_TIMEOUT);
+	gate_close(g);
+}
+
+static void on_reap(struct ev_loop *loop, ev_prepare *watcher, int revents)
+{
+	struct gates *gates = watcher->data;
+	struct gate *g;
+
+	assert(gates->magic == GATES_MAGIC);
+	if (!gates->dead)
+		return;
+	while ((g = gates->dead)) {
+		gates->dead = g->next;
+		g->magic = 0;
+		free(g);
+	}
+	gates->freed(gates->arg);
+}
+
+/* ---- the set ---- */
+
+struct gates *gates_new(struct ev_loop *loop,
+	const struct vendor_config *config, gates_freed_cb *freed, void *arg)
+{
+	struct gates *gates = calloc(1, sizeof(*gates));
+
+	if (!gates)
+		return NULL;
+	gates->poll = edge_poll_ref(loop);
+	if (!gates->poll) {
+		free(gates);
+		return NULL;
+	}
+	gates->magic = GATES_MAGIC;
+	gates->loop = loop;
+	gates->config = config;
+	gates->freed = freed;
+	gates->arg = arg;
+	ev_prepare_init(&gates->reap, on_reap);
+	gates->reap.data = gates;
+	ev_prepare_start(loop, &gates->reap);
+	return gates;
+}
+
+void gates_free(struct gates *gates)
+{
+	assert(gates->magic == GATES_MAGIC);
+	while (gates->open)
+		gate_close(gates->open);
+	on_reap(gates->loop, &gates->reap, EV_PREPARE);
+	assert(gates->count == 0);
+	ev_prepare_stop(gates->loop, &gates->reap);
+	edge_poll_unref(gates->poll);
+	gates->magic = 0;
+	free(gates);
+}
+
+size_t gates_count(const struct gates *gates)
+{
+	return gates->count;
+}
+
+/* A peer that is not served gets its answer at once, and costs nothing. */
+static void refuse_peer(int *fd, const struct ucred *peer)
+{
+	struct vendor_result result;
+
+	log_warn_ratelimit("pid %d of uid %u refused: not served here, see "
+			   "--allow-uid",
+		peer->pid, peer->uid);
+	vendor_result_init(&result, VENDOR_CONNECT, EACCES);
+	fd_send(*fd, &result, sizeof(result), -1, 0);
+	closefd(fd);
+}
+
+static struct gate *new_gate(struct gates *gates, int fd, uid_t uid)
+{
+	struct gate *g = calloc(1, sizeof(*g));
+
+	if (!g)
+		return NULL;
+	g->magic = GATE_MAGIC;
+	g->gates = gates;
+	g->id = ++gates->last_id;
+	g->uid = uid;
+	g->fd = fd;
+	g->carrier = -1;
+	ev_timer_init(&g->timer, on_timer, REQUEST_TIMEOUT, 0);
+	g->timer.data = g;
+	g->next = gates->open;
+	if (g->next)
+		g->next->prev = g;
+	gates->open = g;
+	gates->count++;
+	return g;
+}
+
+void gate_open(struct gates *gates, int fd)
+{
+	struct ucred peer = {.uid = (uid_t)-1};
+	socklen_t len = sizeof(peer);
+	struct gate *g;
+	uint32_t mask = EPOLLRDHUP;
+
+	assert(gates->magic == GATES_MAGIC);
+	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1 ||
+		!config_allows(gates->config, peer.uid)) {
+		refuse_peer(&fd, &peer);
+		return;
+	}
+	g = new_gate(gates, fd, peer.uid);
+	if (!g) {
+		closefd(&fd);
+		return;
+	}
+	/* Mostly the request is there already. */
+	take_request(g);
+	if (g->state == GATE_CLOSED)
+		return;
+	if (g->state == GATE_WAITING) {
+		mask |= EPOLLIN;
+		ev_timer_start(gates->loop, &g->timer);
+	}
+	if (edge_add(gates->poll, &g->edge, g->fd, mask, on_gate) == -1) {
+		log_warn_ratelimit("gate %llu (uid %u): epoll: %s",
+			(unsigned long long)g->id, g->uid, log_strerror(errno));
+		gate_close(g);
+	}
+}
