@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures: the world, and an enclave with a host proxy over each carrier."""
+
+import os
+import sys
+
+import pytest
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import harness
+import servers
+
+CARRIERS = ["unix", "tcp"]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true",
+                     help="with the cases that take long (1 GB files)")
+    parser.addoption("--carrier", action="append", choices=CARRIERS,
+                     help="only these carriers")
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full: takes long, only with --full")
+    config.addinivalue_line(
+        "markers", "no_asan(reason): AddressSanitizer's runtime breaks the program")
+    if os.environ.get("E2E_SANDBOX"):
+        return
+    capture = config.pluginmanager.getplugin("capturemanager")
+    if capture:
+        capture.stop_global_capturing()
+    harness.enter_sandbox()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what was not asked for. Nothing is skipped: a skip would look
+    like a test that ran."""
+    keep, drop = [], []
+    for item in items:
+        wanted = config.getoption("--full") or not item.get_closest_marker("full")
+        if item.get_closest_marker("no_asan") and harness.PRELOAD_EXTRA:
+            wanted = False
+        (keep if wanted else drop).append(item)
+    if drop:
+        config.hook.pytest_deselected(items=drop)
+        items[:] = keep
+
+
+def pytest_generate_tests(metafunc):
+    if "carrier" in metafunc.fixturenames:
+        chosen = metafunc.config.getoption("--carrier") or CARRIERS
+        metafunc.parametrize("carrier", chosen, scope="module")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed:
+        report.sections.append(("transcript", "\n".join(harness.transcript)))
+        report.sections.append(("daemons", harness.daemon_logs()))
+
+
+@pytest.fixture(autouse=True)
+def clean_slate():
+    """Each test has its own transcript, and may not upset a sanitizer."""
+    harness.forget_logs()
+    yield
+    reports = harness.sanitizer_reports()
+    assert not reports, reports
+
+
+@pytest.fixture(scope="session")
+def world():
+    return harness.World()
+
+
+@pytest.fixture(scope="session")
+def nginx(world):
+    return servers.Nginx(world)
+
+
+@pytest.fixture(scope="session")
+def web(world):
+    return servers.Web(world)
+
+
+@pytest.fixture(scope="module")
+def site(world, carrier):
+    """An enclave and its proxy, shared by the tests of one file."""
+    site = harness.Site(world, carrier)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def new_site(world, carrier):
+    """A function that makes an enclave and proxy for one test: for those that
+    need options or break something."""
+    made = []
+
+    def make(*proxy_args, **kw):
+        made.append(harness.Site(world, carrier, proxy_args, **kw))
+        return made[-1]
+
+    yield make
+    for site in made:
+        site.close()
+
+
+@pytest.fixture
+def enclave(site):
+    return site.enclave

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A connection that fails, fails as it does on a real network: same errno, same
+message, same exit status. The expected output is not written down here: the same
+program is run in the world itself, and the two are compared."""
+
+import re
+
+import pytest
+
+from harness import (NO_ROUTE4, NO_ROUTE6, PROHIBITED4, PYTHON, SILENT4,
+                     UNREACHABLE4, UNREACHABLE6, WORLD4, WORLD6)
+from servers import closed_port
+
+PYTHON_CONNECT = """
+import errno, socket, sys
+host, port = sys.argv[1], int(sys.argv[2])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+s = socket.socket(family)
+%s
+try:
+    s.connect((host, port))
+    print("connected")
+except OSError as e:
+    print(type(e).__name__, errno.errorcode.get(e.errno), e)
+"""
+BLOCKING = PYTHON_CONNECT % ""
+# Longer than the kernel tries (tcp_syn_retries is 1 in the world): it is the
+# network's error that is wanted, not Python's patience.
+TIMED = PYTHON_CONNECT % "s.settimeout(25)"
+
+NONBLOCKING = """
+import errno, select, socket, sys
+host, port = sys.argv[1], int(sys.argv[2])
+family = socket.AF_INET6 if ":" in host else socket.AF_INET
+s = socket.socket(family)
+s.setblocking(False)
+p = select.poll()
+p.register(s, select.POLLIN | select.POLLOUT)
+rc = s.connect_ex((host, port))
+if rc == errno.EINPROGRESS:
+    events = p.poll(25000)
+    print(events[0][1] if events else "no event")
+    rc = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    print(errno.errorcode.get(rc, rc))
+    # taken once, it is gone
+    print(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    try:
+        s.recv(1)
+    except OSError as e:
+        print(errno.errorcode.get(e.errno))
+else:
+    # the kernel knew at once: only a local route can do that
+    print("at once")
+    print(errno.errorcode.get(rc, rc))
+"""
+
+CASES = {
+    "refused": WORLD4,
+    "refused-v6": WORLD6,
+    "host-unreachable": UNREACHABLE4,
+    "host-unreachable-v6": UNREACHABLE6,
+    "network-unreachable": NO_ROUTE4,
+    "network-unreachable-v6": NO_ROUTE6,
+    "timed-out": SILENT4,
+    "prohibited": PROHIBITED4,
+}
+
+
+@pytest.fixture(params=CASES, scope="module")
+def target(request):
+    """(host, port) of a destination that fails in the way named."""
+    host = CASES[request.param]
+    sock, port = closed_port(host if host in (WORLD4, WORLD6) else WORLD4)
+    yield host, port
+    sock.close()
+
+
+def bracket(host):
+    return "[%s]" % host if ":" in host else host
+
+
+def without_times(text):
+    return re.sub(r"after \d+ ms", "after N ms", text)
+
+
+def test_curl(world, enclave, target):
+    argv = ["curl", "-sS", "http://%s:%d/" % (bracket(target[0]), target[1])]
+    real = world.run(argv)
+    got = enclave.run(argv)
+    assert real.rc != 0
+    assert (got.rc, without_times(got.err)) == (real.rc, without_times(real.err))
+
+
+@pytest.mark.parametrize("source", [BLOCKING, TIMED], ids=["blocking", "timed"])
+def test_python(world, enclave, target, source):
+    argv = [PYTHON, "-c", source, target[0], target[1]]
+    real = world.run(argv).ok()
+    got = enclave.run(argv).ok()
+    assert got.out == real.out
+    assert "connected" not in got.out
+
+
+def test_nonblocking(world, enclave, target):
+    """poll()'s event bits, SO_ERROR once and once only, and what follows."""
+    argv = [PYTHON, "-c", NONBLOCKING, target[0], target[1]]
+    real = world.run(argv).ok().out.split("\n")
+    got = enclave.run(argv).ok().out.split("\n")
+    if real[0] == "at once":
+        # A route that the host's kernel refuses at once is in the enclave an
+        # answer that comes over the carrier: same errno, later.
+        assert real[1] in got
+    else:
+        assert got == real
+
+
+def test_not_allowed(new_site, web):
+    """What the host's operator forbids is EACCES, at once, and logged."""
+    site = new_site("--deny", WORLD4)
+    argv = [PYTHON, "-c", BLOCKING, web.host, web.port]
+    got = site.run(argv).ok()
+    assert got.out == "PermissionError EACCES [Errno 13] Permission denied\n"
+    curl = site.run(["curl", "-sS", web.url("/peer")])
+    assert curl.rc == 7
+
+
+def test_unknown_name(world, enclave):
+    argv = ["curl", "-sS", "http://no-such-name.invalid/"]
+    real = world.run(argv)
+    got = enclave.run(argv)
+    assert (got.rc, got.err) == (real.rc, real.err)
+    source = ("import socket\n"
+              "try: socket.create_connection(('no-such-name.invalid', 80), 20)\n"
+              "except OSError as e: print(type(e).__name__)\n")
+    argv = [PYTHON, "-c", source]
+    assert enclave.run(argv).ok().out == world.run(argv).ok().out

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Each socket call returns through the proxy what it returns over plain TCP.
+
+programs/sockdiff.c plays a script of calls and prints every value, errno and poll
+result. Here it runs in the world and in the enclave, and the two outputs are
+compared line by line."""
+
+import difflib
+
+import pytest
+
+from harness import HERE, SILENT4, SLOW4, WORLD4, WORLD6, run
+from servers import Peer, closed_port, echo
+
+SOURCES = ["sockdiff.c", "sockdiff_connect.c", "sockdiff_data.c", "sockdiff_fds.c"]
+
+GROUPS = ["states", "nonblock", "refused", "bad_arguments", "options",
+          "options_survive", "flags", "data", "addresses", "fastopen", "shutdown",
+          "eintr", "eintr_restart", "timeouts", "epoll_level", "epoll_edge",
+          "epoll_oneshot", "epoll_before", "dup_after", "dup_before", "fork",
+          "vfork_exec", "exec_inherited", "close_connecting", "fd_reuse", "rlimit",
+          "threads", "v6"]
+
+
+@pytest.fixture(scope="session")
+def sockdiff(world):
+    out = world.dir("sockdiff") + "/sockdiff"
+    run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-pthread", "-o", out] +
+        [HERE + "/programs/" + s for s in SOURCES]).ok()
+    return out
+
+
+@pytest.fixture(scope="session")
+def peers():
+    """(port of the echo server, port where nobody listens)"""
+    keep, closed = closed_port()
+    with Peer(echo, host="::") as peer, keep:
+        # A client that goes away in the middle is part of the script.
+        yield peer.port, closed
+        peer.errors.clear()
+
+
+def play(runner, sockdiff, peers, group):
+    argv = [sockdiff, group, WORLD4, WORLD6, peers[0], peers[1], SLOW4, SILENT4]
+    return runner(argv).ok().out.splitlines()
+
+
+@pytest.fixture(scope="session")
+def expected(world, sockdiff, peers):
+    """What plain TCP does, asked once for each group."""
+    seen = {}
+
+    def get(group):
+        if group not in seen:
+            seen[group] = play(world.run, sockdiff, peers, group)
+        return seen[group]
+    return get
+
+
+def test_every_group_is_listed(world, sockdiff):
+    assert world.run([sockdiff, "--list"]).ok().out.split() == GROUPS
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_same_as_tcp(enclave, sockdiff, peers, expected, group):
+    real = expected(group)
+    got = play(enclave.run, sockdiff, peers, group)
+    difference = list(difflib.unified_diff(
+        real, got, "plain TCP", "through the proxy", lineterm="", n=1))
+    assert not difference, "\n".join(difference)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_script_is_deterministic(world, sockdiff, peers, expected, group):
+    """Two runs over plain TCP agree, or comparing would mean nothing."""
+    assert play(world.run, sockdiff, peers, group) == expected(group)
