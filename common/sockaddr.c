@@ -31,7 +31,8 @@ int ip_port_from_sockaddr(
 	if (any.sa.sa_family == AF_INET6 && len >= SIN6_LEN_RFC2133) {
 		out->family = AF_INET6;
 		out->port = ntohs(any.in6.sin6_port);
-		out->scope = any.in6.sin6_scope_id;
+		if (len >= sizeof(any.in6))
+			out->scope = any.in6.sin6_scope_id;
 		memcpy(out->ip, &any.in6.sin6_addr, 16);
 		return 0;
 	}
