@@ -136,7 +136,7 @@ int ip_prefix_parse(struct ip_prefix *out, const char *text, size_t len)
 	uint64_t bits = 0;
 
 	memset(out, 0, sizeof(*out));
-	if (ip_len == 0 || ip_len >= sizeof(ip))
+	if (ip_len == 0 || ip_len >= sizeof(ip) || memchr(text, '\0', ip_len))
 		return -1;
 	memcpy(ip, text, ip_len);
 	ip[ip_len] = '\0';

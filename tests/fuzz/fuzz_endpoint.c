@@ -66,6 +66,7 @@ static void fuzz_prefix(const char *text, size_t len)
 
 	if (ip_prefix_parse(&prefix, text, len) == -1)
 		return;
+	must(!memchr(text, '\0', len));
 	must(prefix.addr.family == AF_INET || prefix.addr.family == AF_INET6);
 	must(prefix.bits <= (prefix.addr.family == AF_INET ? 32 : 128));
 	inside = prefix.addr;

@@ -422,6 +422,20 @@ START_TEST(prefix_in_a_list)
 }
 END_TEST
 
+/* A NUL within the length is a byte like any other, not the end. */
+START_TEST(prefix_with_nul)
+{
+	static const char whole[] = "10.0.0.0\0x/8";
+	struct ip_prefix out;
+
+	ck_assert_int_eq(prefix_of(&out, whole, sizeof(whole) - 1), -1);
+	ck_assert_int_eq(prefix_of(&out, whole, 9), -1);
+	ck_assert_int_eq(prefix_of(&out, whole, 8), 0);
+	ck_assert_int_eq(prefix_of(&out, "::\0/8", 5), -1);
+	ck_assert_int_eq(prefix_of(&out, "10.0.0.0/8\0", 11), -1);
+}
+END_TEST
+
 /* For every length: a change of the last bit inside is seen, of the first bit
  * outside not. */
 static void check_every_bit(struct ip_port addr, unsigned int width)
@@ -526,6 +540,7 @@ static TCase *prefixes_case(void)
 	tcase_add_test(tc, prefix_valid);
 	tcase_add_test(tc, prefix_invalid);
 	tcase_add_test(tc, prefix_in_a_list);
+	tcase_add_test(tc, prefix_with_nul);
 	tcase_add_test(tc, prefix_every_bit);
 	tcase_add_test(tc, prefix_boundaries);
 	tcase_add_test(tc, prefix_families);
