@@ -155,20 +155,23 @@ int ip_prefix_parse(struct ip_prefix *out, const char *text, size_t len)
 
 bool ip_prefix_match(const struct ip_prefix *prefix, const struct ip_port *addr)
 {
-	size_t whole = prefix->bits / 8;
-	unsigned int rest = prefix->bits % 8;
-	struct ip_port a = *addr;
+	struct ip_port a = *addr, net = prefix->addr;
+	unsigned int bits = prefix->bits;
+	size_t whole;
 	uint8_t mask;
 
-	/* An IPv6 block is compared with the address as it is, so that
-	 * ::ffff:0:0/96 can be written; an IPv4 one with the IPv4 in it. */
-	if (prefix->addr.family == AF_INET)
-		ip_port_unmap(&a);
-	if (a.family != prefix->addr.family ||
-		memcmp(a.ip, prefix->addr.ip, whole) != 0)
+	/* Both as IPv4 where they are, so that neither way to write a rule or
+	 * a destination slips past the other. */
+	ip_port_unmap(&a);
+	if (is_mapped(&net) && bits >= 96) {
+		ip_port_unmap(&net);
+		bits -= 96;
+	}
+	whole = bits / 8;
+	if (a.family != net.family || memcmp(a.ip, net.ip, whole) != 0)
 		return false;
-	if (rest == 0)
+	if (bits % 8 == 0)
 		return true;
-	mask = (uint8_t)(0xff << (8 - rest));
-	return ((a.ip[whole] ^ prefix->addr.ip[whole]) & mask) == 0;
+	mask = (uint8_t)(0xff << (8 - bits % 8));
+	return ((a.ip[whole] ^ net.ip[whole]) & mask) == 0;
 }

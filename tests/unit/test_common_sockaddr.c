@@ -513,6 +513,23 @@ START_TEST(prefix_of_mapped_addresses)
 }
 END_TEST
 
+/* One address, two ways to write it, one answer: on both sides. */
+START_TEST(prefix_sees_mapped_as_ipv4)
+{
+	ck_assert(matches("::ffff:0:0/96", "10.1.2.3"));
+	ck_assert(!matches("::ffff:0:0/96", "2001:db8::1"));
+	ck_assert(matches("::ffff:10.0.0.0/104", "10.1.2.3"));
+	ck_assert(!matches("::ffff:10.0.0.0/104", "11.1.2.3"));
+	ck_assert(matches("::ffff:10.1.2.3", "10.1.2.3"));
+	ck_assert(!matches("::ffff:10.1.2.3", "10.1.2.2"));
+	/* so a block of IPv6 addresses holds none of IPv4 */
+	ck_assert(!matches("::/0", "::ffff:10.1.2.3"));
+	ck_assert(!matches("::/0", "10.1.2.3"));
+	ck_assert(!matches("::ffff:10.0.0.0/95", "::ffff:10.1.2.3"));
+	ck_assert(matches("::ffff:10.0.0.0/95", "::fffe:10.1.2.3"));
+}
+END_TEST
+
 static TCase *addresses_case(void)
 {
 	TCase *tc = tcase_create("addresses");
@@ -545,6 +562,7 @@ static TCase *prefixes_case(void)
 	tcase_add_test(tc, prefix_boundaries);
 	tcase_add_test(tc, prefix_families);
 	tcase_add_test(tc, prefix_of_mapped_addresses);
+	tcase_add_test(tc, prefix_sees_mapped_as_ipv4);
 	return tc;
 }
 
