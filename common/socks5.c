@@ -42,11 +42,12 @@ static ssize_t address_len(uint8_t atyp, const uint8_t *field, size_t len)
 static ssize_t parse_address(
 	const uint8_t *buf, size_t len, struct socks5_addr *out)
 {
-	const uint8_t *field = buf + HEAD_LEN;
+	const uint8_t *field;
 	ssize_t n;
 
 	if (len < HEAD_LEN)
 		return 0;
+	field = buf + HEAD_LEN;
 	n = address_len(buf[3], field, len - HEAD_LEN);
 	if (n == -1)
 		return -1;

@@ -48,7 +48,7 @@ enum socks5_atyp {
 	SOCKS5_IPV6 = 4,
 };
 
-/* RFC 1928 section 6; 9 is ours alone and never sent. */
+/* RFC 1928 section 6 */
 enum socks5_reply {
 	SOCKS5_SUCCEEDED = 0,
 	SOCKS5_GENERAL_FAILURE = 1,

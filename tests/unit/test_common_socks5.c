@@ -312,6 +312,17 @@ START_TEST(request_leaves_output_alone_until_whole)
 }
 END_TEST
 
+/* Nothing received yet, and no buffer yet either. */
+START_TEST(nothing_yet)
+{
+	ck_assert_int_eq(parse_greeting(NULL, 0), 0);
+	ck_assert_int_eq(parse_request(NULL, 0), 0);
+	ck_assert_int_eq(parse_reply(NULL, 0), 0);
+	ck_assert_int_eq(socks5_parse_method(NULL, 0), 0);
+	ck_assert_uint_eq(socks5_reply_need(NULL, 0), 5);
+}
+END_TEST
+
 /* Several messages in one read come off the front one after the other. */
 START_TEST(greeting_request_and_payload_in_one_read)
 {
@@ -680,6 +691,7 @@ static TCase *requests_case(void)
 	tcase_add_test(tc, request_refused);
 	tcase_add_test(tc, request_bytes_allowed_in_names);
 	tcase_add_test(tc, request_leaves_output_alone_until_whole);
+	tcase_add_test(tc, nothing_yet);
 	tcase_add_test(tc, greeting_request_and_payload_in_one_read);
 	return tc;
 }
