@@ -65,7 +65,8 @@ enum socks5_reply {
  * struct socks5_addr - a destination: an address, or a name with a port
  * @addr:     family AF_INET or AF_INET6, or AF_UNSPEC when @name counts; the
  *            port is valid in each case
- * @name:     NUL-terminated; not empty when @addr is AF_UNSPEC
+ * @name:     NUL-terminated and printable, without spaces; in a request not
+ *            empty when @addr is AF_UNSPEC
  * @name_len: without the NUL
  */
 struct socks5_addr {
@@ -152,6 +153,10 @@ ssize_t socks5_parse_method(const uint8_t *buf, size_t len);
  * socks5_parse_reply() - one reply, RFC 1928 section 6
  * @buf, @len: bytes received so far
  * @out:       filled when whole
+ *
+ * Return: as above; -1 for a version other than 5, an unknown address type,
+ * or a name with a NUL, space or control character. The reserved byte may be
+ * anything and a name may be empty: there are servers that send such.
  */
 ssize_t socks5_parse_reply(
 	const uint8_t *buf, size_t len, struct socks5_answer *out);

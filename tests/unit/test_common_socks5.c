@@ -510,6 +510,29 @@ START_TEST(reply_reserved_byte)
 }
 END_TEST
 
+/* The host is not trusted: its name ends up in a log line like any other, and
+ * strlen() must agree with its length. An empty one harms nobody. */
+START_TEST(reply_with_a_name)
+{
+	for (int c = 0; c < 256; c++) {
+		uint8_t buf[] = {5, 0, 0, 3, 3, 'a', (uint8_t)c, 'c', 0, 80};
+
+		if (c <= ' ' || c >= 0x7f) {
+			check_refused_from(
+				parse_reply, buf, sizeof(buf), sizeof(buf));
+			continue;
+		}
+		check_every_split(parse_reply, buf, sizeof(buf));
+		ck_assert_int_eq(got_answer.bound.addr.family, AF_UNSPEC);
+		ck_assert_uint_eq(got_answer.bound.addr.port, 80);
+		ck_assert_uint_eq(strlen(got_answer.bound.name), 3);
+	}
+	check_every_split(parse_reply, (const uint8_t *)"\5\5\0\3\0\0\0", 7);
+	ck_assert_uint_eq(got_answer.reply, SOCKS5_REFUSED);
+	ck_assert_str_eq(got_answer.bound.name, "");
+}
+END_TEST
+
 /* ---- not one byte too many ---- */
 
 /*
@@ -711,6 +734,7 @@ static TCase *replies_case(void)
 	tcase_add_test(tc, reply_every_code);
 	tcase_add_test(tc, reply_refused);
 	tcase_add_test(tc, reply_reserved_byte);
+	tcase_add_test(tc, reply_with_a_name);
 	tcase_add_test(tc, need_never_takes_payload);
 	tcase_add_test(tc, need_takes_two_reads);
 	tcase_add_test(tc, need_is_zero_behind_the_reply);
