@@ -179,15 +179,21 @@ ssize_t socks5_parse_reply(
 size_t socks5_reply_need(const uint8_t *buf, size_t len)
 {
 	ssize_t n;
+	size_t whole;
 
+	if (len >= 1 && buf[0] != SOCKS5_VERSION)
+		return 0;
 	/* ATYP and the first byte behind it tell the length; the shortest
 	 * address is longer than that byte. */
-	if (len <= HEAD_LEN)
+	if (len < HEAD_LEN)
 		return HEAD_LEN + 1 - len;
 	n = address_len(buf[3], buf + HEAD_LEN, len - HEAD_LEN);
-	if (n == -1 || len >= HEAD_LEN + (size_t)n + 2)
+	if (n == -1)
 		return 0;
-	return HEAD_LEN + (size_t)n + 2 - len;
+	if (n == 0)
+		return 1;
+	whole = HEAD_LEN + (size_t)n + 2;
+	return len < whole ? whole - len : 0;
 }
 
 int socks5_errno(uint8_t reply)

@@ -156,7 +156,7 @@ ssize_t socks5_parse_method(const uint8_t *buf, size_t len);
  *
  * Return: as above; -1 for a version other than 5, an unknown address type,
  * or a name with a NUL, space or control character. The reserved byte may be
- * anything and a name may be empty: there are servers that send such.
+ * anything and a name may be empty: nothing depends on either.
  */
 ssize_t socks5_parse_reply(
 	const uint8_t *buf, size_t len, struct socks5_answer *out);
@@ -165,8 +165,8 @@ ssize_t socks5_parse_reply(
  * socks5_reply_need() - how many more bytes surely belong to this reply
  * @buf, @len: bytes of the reply received so far, none of the method answer
  *
- * Return: at least 1 while the reply is not whole, else 0. Reading that many
- * never takes a byte of the payload.
+ * Return: at least 1 while socks5_parse_reply() would ask for more, else 0.
+ * Reading that many never takes a byte of the payload.
  */
 size_t socks5_reply_need(const uint8_t *buf, size_t len);
 

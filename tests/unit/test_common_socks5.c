@@ -629,6 +629,24 @@ START_TEST(need_is_zero_behind_the_reply)
 }
 END_TEST
 
+/* No waiting for the rest of what can never be a reply: a carrier that leads
+ * to something else than a proxy, say. */
+START_TEST(need_is_zero_for_no_reply)
+{
+	for (int c = 0; c < 256; c++) {
+		uint8_t version[10] = {(uint8_t)c, 0, 0, 1};
+		uint8_t atyp[10] = {5, 0, 0, (uint8_t)c};
+
+		for (size_t len = 1; len <= sizeof(version); len++) {
+			ck_assert((socks5_reply_need(version, len) == 0) ==
+				  (parse_reply(version, len) != 0));
+			ck_assert((socks5_reply_need(atyp, len) == 0) ==
+				  (parse_reply(atyp, len) != 0));
+		}
+	}
+}
+END_TEST
+
 /* ---- errors ---- */
 
 START_TEST(errno_of_every_reply)
@@ -738,6 +756,7 @@ static TCase *replies_case(void)
 	tcase_add_test(tc, need_never_takes_payload);
 	tcase_add_test(tc, need_takes_two_reads);
 	tcase_add_test(tc, need_is_zero_behind_the_reply);
+	tcase_add_test(tc, need_is_zero_for_no_reply);
 	tcase_add_test(tc, errno_of_every_reply);
 	tcase_add_test(tc, reply_of_every_errno);
 	tcase_add_test(tc, errno_round_trip);
