@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const char bad_op[] = "expected operation connect, ping or probe";
+
 void vendor_request_init(struct vendor_request *req, enum vendor_op op)
 {
 	memset(req, 0, sizeof(*req));
@@ -18,6 +20,11 @@ void vendor_request_init(struct vendor_request *req, enum vendor_op op)
 static bool is_address(const struct ip_port *addr)
 {
 	return addr->family == AF_INET || addr->family == AF_INET6;
+}
+
+static bool is_address_or_none(const struct ip_port *addr)
+{
+	return addr->family == AF_UNSPEC || is_address(addr);
 }
 
 const char *vendor_request_check(const struct vendor_request *req, size_t len)
@@ -41,9 +48,9 @@ const char *vendor_request_check(const struct vendor_request *req, size_t len)
 		break;
 	case VENDOR_PING:
 	case VENDOR_PROBE: break;
-	default: return "expected operation connect, ping or probe";
+	default: return bad_op;
 	}
-	if (req->source.family != AF_UNSPEC && !is_address(&req->source))
+	if (!is_address_or_none(&req->source))
 		return "expected an IPv4 or IPv6 source address";
 	return NULL;
 }
@@ -69,8 +76,13 @@ const char *vendor_result_check(
 	if (res->magic != VENDOR_MAGIC || res->size != sizeof(*res) ||
 		res->version != VENDOR_VERSION)
 		return "not a result: wrong magic, size or version";
+	if (res->op < VENDOR_CONNECT || res->op > VENDOR_PROBE)
+		return bad_op;
 	if (res->status < 0)
 		return "expected a status of 0 or an errno";
+	if (!is_address_or_none(&res->remote) ||
+		!is_address_or_none(&res->local))
+		return "expected IPv4 or IPv6 addresses or none";
 	if (res->op == VENDOR_CONNECT && res->status == 0)
 		want = 1;
 	if (nr_fds != want)

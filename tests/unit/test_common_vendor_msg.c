@@ -260,6 +260,41 @@ START_TEST(result_status)
 }
 END_TEST
 
+START_TEST(result_operations)
+{
+	for (unsigned int op = 0; op <= UINT16_MAX; op++) {
+		struct vendor_result res = result(VENDOR_PING, 0);
+
+		res.op = (uint16_t)op;
+		ck_assert_pstr_eq(vendor_result_check(&res, sizeof(res),
+					  op == VENDOR_CONNECT ? 1 : 0),
+			op >= 1 && op <= 3
+				? NULL
+				: "expected operation connect, ping or probe");
+	}
+}
+END_TEST
+
+START_TEST(result_addresses)
+{
+	static const char want[] = "expected IPv4 or IPv6 addresses or none";
+
+	for (unsigned int family = 0; family <= UINT16_MAX; family++) {
+		struct vendor_result res = result(VENDOR_CONNECT, 0);
+		bool good = family == AF_UNSPEC || family == AF_INET ||
+			    family == AF_INET6;
+
+		res.remote.family = (uint16_t)family;
+		ck_assert_pstr_eq(vendor_result_check(&res, sizeof(res), 1),
+			good ? NULL : want);
+		res.remote.family = AF_UNSPEC;
+		res.local.family = (uint16_t)family;
+		ck_assert_pstr_eq(vendor_result_check(&res, sizeof(res), 1),
+			good ? NULL : want);
+	}
+}
+END_TEST
+
 /* One fd with a CONNECT that succeeded, none with anything else. */
 START_TEST(result_fds)
 {
@@ -407,6 +442,8 @@ static TCase *results_case(void)
 	tcase_add_test(tc, result_of_every_size);
 	tcase_add_test(tc, result_header_broken);
 	tcase_add_test(tc, result_status);
+	tcase_add_test(tc, result_operations);
+	tcase_add_test(tc, result_addresses);
 	tcase_add_test(tc, result_fds);
 	return tc;
 }
