@@ -220,6 +220,22 @@ START_TEST(long_lines_are_cut)
 }
 END_TEST
 
+/* A name from a peer must not be able to write a line of its own, nor to the
+ * terminal of whoever reads the log. */
+START_TEST(no_line_is_forged)
+{
+	static const char forged[] =
+		"a\n2026-01-31T12:00:00.123Z proxy info: all is well\r\nx";
+
+	log_error("name '%s'", forged);
+	check_line("error",
+		"name 'a?2026-01-31T12:00:00.123Z proxy info: all is well??x'");
+	log_error("%s", "\033[2J\a\b\t\v\x7f\001~ \xc3\xa4");
+	check_line("error", "?[2J??????~ \xc3\xa4");
+	ck_assert_str_eq(record(), "");
+}
+END_TEST
+
 START_TEST(long_program_name)
 {
 	static char name[3000];
@@ -493,6 +509,7 @@ static TCase *lines_case(void)
 	tcase_add_test(tc, errno_texts);
 	tcase_add_test(tc, full_sink_loses_the_line);
 	tcase_add_test(tc, long_lines_are_cut);
+	tcase_add_test(tc, no_line_is_forged);
 	tcase_add_test(tc, long_program_name);
 	return tc;
 }
