@@ -44,7 +44,7 @@ static int close_listed(int first)
 		found = false;
 		rewinddir(dir);
 		while ((entry = readdir(dir))) {
-			int fd = atoi(entry->d_name);
+			int fd = (int)strtol(entry->d_name, NULL, 10);
 
 			if (fd >= first && fd != dirfd(dir)) {
 				close(fd);
@@ -93,7 +93,9 @@ static int open_null(void)
 {
 	int fd = open("/dev/null", O_RDWR | O_NOCTTY | O_CLOEXEC);
 
-	return fd >= 0 ? fd : socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	return fd;
 }
 
 void daemon_shed(void)

@@ -264,6 +264,15 @@ static void on_dialled(const struct dial_result *result, void *arg)
 	answer(g, result->err);
 }
 
+/* Not comparable byte by byte: there is padding in them. */
+static bool same_endpoint(const struct endpoint *a, const struct endpoint *b)
+{
+	char text_a[ENDPOINT_STRLEN], text_b[ENDPOINT_STRLEN];
+
+	return strcmp(endpoint_format(a, text_a, sizeof(text_a)),
+		       endpoint_format(b, text_b, sizeof(text_b))) == 0;
+}
+
 /*
  * The host proxy to use for a request.
  * Return: 0 and *ep filled, or the status to answer with.
@@ -285,7 +294,7 @@ static int choose_endpoint(const struct gate *g,
 	}
 	if ((ep->kind == ENDPOINT_UNIX || ep->kind == ENDPOINT_VSOCK_MUX) &&
 		g->uid != 0 && g->uid != g->gates->config->own_uid &&
-		memcmp(ep, own, sizeof(*ep)) != 0) {
+		!same_endpoint(ep, own)) {
 		log_warn_ratelimit("uid %u: endpoint '%s' refused: another "
 				   "user's must be the vendor's own, or vsock "
 				   "or tcp",
