@@ -325,6 +325,9 @@ static void begin_dial(struct gate *g, const struct vendor_request *req)
 		answer(g, err);
 		return;
 	}
+	if (req->name[0])
+		log_debug("gate %llu (uid %u): for the name %s",
+			(unsigned long long)g->id, g->uid, req->name);
 	dst.name_len = (uint8_t)strlen(req->name);
 	memcpy(dst.name, req->name, (size_t)dst.name_len + 1);
 	if (req->op == VENDOR_PROBE)
