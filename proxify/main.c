@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 /*
@@ -112,18 +113,26 @@ static int check_program(const struct options *options, char path[PATH_MAX])
 
 /* ---- the siblings ---- */
 
+/* Our own file: by the link in /proc, or where that is not mounted yet, by the
+ * name that the kernel was given. */
+static int find_self(char self[PATH_MAX])
+{
+	const char *name = (const char *)getauxval(AT_EXECFN);
+
+	if (realpath("/proc/self/exe", self) || (name && realpath(name, self)))
+		return 0;
+	say("cannot find my own file through /proc/self/exe: %s",
+		strerror(errno));
+	return -1;
+}
+
 static int find_sibling(enum sibling which, char path[PATH_MAX])
 {
 	char tried[4 * PATH_MAX];
 	char self[PATH_MAX];
-	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
-	if (len == -1) {
-		say("cannot read /proc/self/exe (is /proc mounted?): %s",
-			strerror(errno));
+	if (find_self(self) == -1)
 		return -1;
-	}
-	self[len] = '\0';
 	if (sibling_find(self, which, path, tried, sizeof(tried)) == 0)
 		return 0;
 	say("%s is missing; looked for %s", sibling_name(which), tried);
@@ -295,10 +304,16 @@ static int complain_of_vendor(const char *path, int err)
 }
 
 static int ensure_vendor(const struct options *options,
-	const struct resolv_plan *plan, const struct vendor_address *vendor)
+	const struct settings *settings, const struct resolv_plan *plan,
+	const struct vendor_address *vendor)
 {
 	int ret = ping(vendor);
 
+	if (ret == 0 && options->nr_allow > 0 &&
+		settings->log_level >= LOG_INFO)
+		say("the vendor at %s runs already: it serves whom it was "
+		    "told to, --allow-uid is not looked at",
+			vendor->path);
 	if (ret == -1 && nobody_listens(errno)) {
 		if (start_vendor(options, plan, vendor->path) == -1)
 			return -1;
@@ -345,7 +360,7 @@ static int prepare(
 	if (prepare_names(&plan, options, settings) == -1)
 		return -1;
 	if (!options->no_vendor) {
-		if (ensure_vendor(options, &plan, &vendor) == -1)
+		if (ensure_vendor(options, settings, &plan, &vendor) == -1)
 			return -1;
 		probe(settings, &vendor);
 		check_names(&plan, settings);
