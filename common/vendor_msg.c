@@ -27,7 +27,7 @@ const char *vendor_request_check(const struct vendor_request *req, size_t len)
 	if (req->magic != VENDOR_MAGIC || req->size != sizeof(*req))
 		return "not a request: wrong magic or size";
 	if (req->version != VENDOR_VERSION)
-		return "expected protocol version 1";
+		return "expected protocol version 2";
 	if (!memchr(req->name, '\0', sizeof(req->name)))
 		return "name without its NUL";
 	if (!memchr(req->endpoint, '\0', sizeof(req->endpoint)))
@@ -65,13 +65,14 @@ const char *vendor_result_check(
 	int want = 0;
 
 	if (len != sizeof(*res))
-		return "expected a result of 64 bytes";
+		return "expected a result of 80 bytes";
 	if (res->magic != VENDOR_MAGIC || res->size != sizeof(*res) ||
 		res->version != VENDOR_VERSION)
 		return "not a result: wrong magic, size or version";
 	if (res->status < 0)
 		return "expected a status of 0 or an errno";
-	if (res->op == VENDOR_CONNECT && res->status == 0)
+	if (res->status == 0 &&
+		(res->op == VENDOR_CONNECT || res->op == VENDOR_ACCEPT))
 		want = 1;
 	if (nr_fds != want)
 		return "wrong number of fds for this result";

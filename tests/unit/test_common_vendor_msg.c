@@ -88,9 +88,9 @@ START_TEST(request_header_broken)
 	ck_assert_pstr_eq(check_request(&req), magic);
 	req = connect_request();
 	req.version = 0;
-	ck_assert_pstr_eq(check_request(&req), "expected protocol version 1");
+	ck_assert_pstr_eq(check_request(&req), "expected protocol version 2");
 	req.version = 2;
-	ck_assert_pstr_eq(check_request(&req), "expected protocol version 1");
+	ck_assert_pstr_eq(check_request(&req), "expected protocol version 2");
 }
 END_TEST
 
@@ -222,7 +222,7 @@ START_TEST(result_of_every_size)
 		memcpy(exact, &res, len < sizeof(res) ? len : sizeof(res));
 		ck_assert_pstr_eq(vendor_result_check((void *)exact, len, 0),
 			len == sizeof(res) ? NULL
-					   : "expected a result of 64 bytes");
+					   : "expected a result of 80 bytes");
 		free(exact);
 	}
 }
