@@ -150,6 +150,8 @@ static const char *parse_host(
 		out->text[0] = '\0';
 		return NULL;
 	}
+	/* musl's inet_pton() leaves the octets it had read before it failed */
+	memset(out->addr.ip, 0, sizeof(out->addr.ip));
 	if (looks_numeric(out->text) || !is_host_name(out->text, len))
 		return "expected an IPv4 address, a host name, or an IPv6 "
 		       "address in brackets";

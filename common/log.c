@@ -9,6 +9,8 @@
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 1024
+#define HEAD_MAX_BYTES 128
+#define TAIL_MAX_BYTES 48
 
 /* Set once by log_init() before any thread starts, then only read. */
 static struct {
@@ -89,7 +91,7 @@ static int format_head(char *line, const struct timespec *now, int level)
 
 	gmtime_r(&now->tv_sec, &tm);
 	strftime(stamp, sizeof(stamp), "%Y-%m-%dT%H:%M:%S", &tm);
-	return snprintf(line, LINE_MAX_BYTES, "%s.%03ldZ %s %s: ", stamp,
+	return snprintf(line, HEAD_MAX_BYTES, "%s.%03ldZ %s %s: ", stamp,
 		now->tv_nsec / 1000000, conf.program, level_names[level]);
 }
 
@@ -101,29 +103,38 @@ static size_t clamp(int n, size_t room)
 	return (size_t)n < room ? (size_t)n : room - 1;
 }
 
+static size_t format_tail(char *tail, uint32_t suppressed)
+{
+	if (suppressed == 0)
+		return 0;
+	return clamp(snprintf(tail, TAIL_MAX_BYTES,
+			     " (%u more like this kept back)", suppressed),
+		TAIL_MAX_BYTES);
+}
+
+/* The message is what gives way when a line is too long: what was kept back
+ * is told in this line or never. */
 void log_write(
 	enum log_level level, struct log_site *site, const char *fmt, ...)
 {
-	char line[LINE_MAX_BYTES + 1];
+	char line[LINE_MAX_BYTES], tail[TAIL_MAX_BYTES];
 	int saved = errno;
 	uint32_t suppressed = 0;
 	struct timespec now;
-	size_t len;
+	size_t len, tail_len, room;
 	va_list ap;
 
 	clock_gettime(CLOCK_REALTIME, &now);
 	if (site && !site_allows(site, now.tv_sec, &suppressed))
 		goto out;
-	len = clamp(format_head(line, &now, (int)level), LINE_MAX_BYTES);
+	tail_len = format_tail(tail, suppressed);
+	len = clamp(format_head(line, &now, (int)level), HEAD_MAX_BYTES);
+	room = LINE_MAX_BYTES - len - tail_len;
 	va_start(ap, fmt);
-	len += clamp(vsnprintf(line + len, LINE_MAX_BYTES - len, fmt, ap),
-		LINE_MAX_BYTES - len);
+	len += clamp(vsnprintf(line + len, room, fmt, ap), room);
 	va_end(ap);
-	if (suppressed)
-		len += clamp(
-			snprintf(line + len, LINE_MAX_BYTES - len,
-				" (%u more like this kept back)", suppressed),
-			LINE_MAX_BYTES - len);
+	memcpy(line + len, tail, tail_len);
+	len += tail_len;
 	line[len++] = '\n';
 	/* A log that cannot be written is not worth failing for. */
 	if (write(conf.fd, line, len) == -1)

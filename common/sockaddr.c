@@ -31,7 +31,8 @@ int ip_port_from_sockaddr(
 	if (any.sa.sa_family == AF_INET6 && len >= SIN6_LEN_RFC2133) {
 		out->family = AF_INET6;
 		out->port = ntohs(any.in6.sin6_port);
-		out->scope = any.in6.sin6_scope_id;
+		if (len >= sizeof(any.in6))
+			out->scope = any.in6.sin6_scope_id;
 		memcpy(out->ip, &any.in6.sin6_addr, 16);
 		return 0;
 	}
@@ -135,7 +136,7 @@ int ip_prefix_parse(struct ip_prefix *out, const char *text, size_t len)
 	uint64_t bits = 0;
 
 	memset(out, 0, sizeof(*out));
-	if (ip_len == 0 || ip_len >= sizeof(ip))
+	if (ip_len == 0 || ip_len >= sizeof(ip) || memchr(text, '\0', ip_len))
 		return -1;
 	memcpy(ip, text, ip_len);
 	ip[ip_len] = '\0';
@@ -154,20 +155,23 @@ int ip_prefix_parse(struct ip_prefix *out, const char *text, size_t len)
 
 bool ip_prefix_match(const struct ip_prefix *prefix, const struct ip_port *addr)
 {
-	size_t whole = prefix->bits / 8;
-	unsigned int rest = prefix->bits % 8;
-	struct ip_port a = *addr;
+	struct ip_port a = *addr, net = prefix->addr;
+	unsigned int bits = prefix->bits;
+	size_t whole;
 	uint8_t mask;
 
-	/* An IPv6 block is compared with the address as it is, so that
-	 * ::ffff:0:0/96 can be written; an IPv4 one with the IPv4 in it. */
-	if (prefix->addr.family == AF_INET)
-		ip_port_unmap(&a);
-	if (a.family != prefix->addr.family ||
-		memcmp(a.ip, prefix->addr.ip, whole) != 0)
+	/* Both as IPv4 where they are, so that neither way to write a rule or
+	 * a destination slips past the other. */
+	ip_port_unmap(&a);
+	if (is_mapped(&net) && bits >= 96) {
+		ip_port_unmap(&net);
+		bits -= 96;
+	}
+	whole = bits / 8;
+	if (a.family != net.family || memcmp(a.ip, net.ip, whole) != 0)
 		return false;
-	if (rest == 0)
+	if (bits % 8 == 0)
 		return true;
-	mask = (uint8_t)(0xff << (8 - rest));
-	return ((a.ip[whole] ^ prefix->addr.ip[whole]) & mask) == 0;
+	mask = (uint8_t)(0xff << (8 - bits % 8));
+	return ((a.ip[whole] ^ net.ip[whole]) & mask) == 0;
 }

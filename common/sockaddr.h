@@ -116,7 +116,12 @@ struct ip_prefix {
  */
 int ip_prefix_parse(struct ip_prefix *out, const char *text, size_t len);
 
-/** ip_prefix_match() - is @addr (v4-mapped seen as IPv4) in the block? */
+/**
+ * ip_prefix_match() - is @addr in the block?
+ *
+ * v4-mapped is seen as IPv4 on both sides: ::ffff:10.0.0.0/104 is 10.0.0.0/8,
+ * and ::/0 holds no IPv4 address however it is written.
+ */
 bool ip_prefix_match(
 	const struct ip_prefix *prefix, const struct ip_port *addr);
 

@@ -42,11 +42,12 @@ static ssize_t address_len(uint8_t atyp, const uint8_t *field, size_t len)
 static ssize_t parse_address(
 	const uint8_t *buf, size_t len, struct socks5_addr *out)
 {
-	const uint8_t *field = buf + HEAD_LEN;
+	const uint8_t *field;
 	ssize_t n;
 
 	if (len < HEAD_LEN)
 		return 0;
+	field = buf + HEAD_LEN;
 	n = address_len(buf[3], field, len - HEAD_LEN);
 	if (n == -1)
 		return -1;
@@ -64,7 +65,8 @@ static ssize_t parse_address(
 	return HEAD_LEN + n + 2;
 }
 
-/* What ends up in look-ups and log lines holds nothing unprintable. */
+/* What ends up in look-ups and log lines holds nothing unprintable; nor a NUL,
+ * behind which it would hide. */
 static bool name_is_sane(const struct socks5_addr *addr)
 {
 	for (size_t i = 0; i < addr->name_len; i++) {
@@ -73,7 +75,7 @@ static bool name_is_sane(const struct socks5_addr *addr)
 		if (c <= ' ' || c >= 0x7f)
 			return false;
 	}
-	return addr->name_len > 0;
+	return true;
 }
 
 ssize_t socks5_parse_request(const uint8_t *buf, size_t len,
@@ -90,9 +92,9 @@ ssize_t socks5_parse_request(const uint8_t *buf, size_t len,
 	if (n <= 0)
 		return n;
 	out->command = buf[1];
-	if (out->dst.addr.family == AF_UNSPEC && !name_is_sane(&out->dst))
+	if (out->dst.addr.family == AF_UNSPEC && out->dst.name_len == 0)
 		return -1;
-	return n;
+	return name_is_sane(&out->dst) ? n : -1;
 }
 
 size_t socks5_write_method(uint8_t *buf, uint8_t method)
@@ -168,23 +170,30 @@ ssize_t socks5_parse_reply(
 	if (len >= 1 && buf[0] != SOCKS5_VERSION)
 		return -1;
 	n = parse_address(buf, len, &out->bound);
-	if (n > 0)
-		out->reply = buf[1];
-	return n;
+	if (n <= 0)
+		return n;
+	out->reply = buf[1];
+	return name_is_sane(&out->bound) ? n : -1;
 }
 
 size_t socks5_reply_need(const uint8_t *buf, size_t len)
 {
 	ssize_t n;
+	size_t whole;
 
+	if (len >= 1 && buf[0] != SOCKS5_VERSION)
+		return 0;
 	/* ATYP and the first byte behind it tell the length; the shortest
 	 * address is longer than that byte. */
-	if (len <= HEAD_LEN)
+	if (len < HEAD_LEN)
 		return HEAD_LEN + 1 - len;
 	n = address_len(buf[3], buf + HEAD_LEN, len - HEAD_LEN);
-	if (n == -1 || len >= HEAD_LEN + (size_t)n + 2)
+	if (n == -1)
 		return 0;
-	return HEAD_LEN + (size_t)n + 2 - len;
+	if (n == 0)
+		return 1;
+	whole = HEAD_LEN + (size_t)n + 2;
+	return len < whole ? whole - len : 0;
 }
 
 int socks5_errno(uint8_t reply)

@@ -48,7 +48,7 @@ enum socks5_atyp {
 	SOCKS5_IPV6 = 4,
 };
 
-/* RFC 1928 section 6; 9 is ours alone and never sent. */
+/* RFC 1928 section 6 */
 enum socks5_reply {
 	SOCKS5_SUCCEEDED = 0,
 	SOCKS5_GENERAL_FAILURE = 1,
@@ -65,7 +65,8 @@ enum socks5_reply {
  * struct socks5_addr - a destination: an address, or a name with a port
  * @addr:     family AF_INET or AF_INET6, or AF_UNSPEC when @name counts; the
  *            port is valid in each case
- * @name:     NUL-terminated; not empty when @addr is AF_UNSPEC
+ * @name:     NUL-terminated and printable, without spaces; in a request not
+ *            empty when @addr is AF_UNSPEC
  * @name_len: without the NUL
  */
 struct socks5_addr {
@@ -152,6 +153,10 @@ ssize_t socks5_parse_method(const uint8_t *buf, size_t len);
  * socks5_parse_reply() - one reply, RFC 1928 section 6
  * @buf, @len: bytes received so far
  * @out:       filled when whole
+ *
+ * Return: as above; -1 for a version other than 5, an unknown address type,
+ * or a name with a NUL, space or control character. The reserved byte may be
+ * anything and a name may be empty: nothing depends on either.
  */
 ssize_t socks5_parse_reply(
 	const uint8_t *buf, size_t len, struct socks5_answer *out);
@@ -160,8 +165,8 @@ ssize_t socks5_parse_reply(
  * socks5_reply_need() - how many more bytes surely belong to this reply
  * @buf, @len: bytes of the reply received so far, none of the method answer
  *
- * Return: at least 1 while the reply is not whole, else 0. Reading that many
- * never takes a byte of the payload.
+ * Return: at least 1 while socks5_parse_reply() would ask for more, else 0.
+ * Reading that many never takes a byte of the payload.
  */
 size_t socks5_reply_need(const uint8_t *buf, size_t len);
 

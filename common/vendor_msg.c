@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+static const char bad_op[] = "expected a known operation";
+
 void vendor_request_init(struct vendor_request *req, enum vendor_op op)
 {
 	memset(req, 0, sizeof(*req));
@@ -18,6 +20,11 @@ void vendor_request_init(struct vendor_request *req, enum vendor_op op)
 static bool is_address(const struct ip_port *addr)
 {
 	return addr->family == AF_INET || addr->family == AF_INET6;
+}
+
+static bool is_address_or_none(const struct ip_port *addr)
+{
+	return addr->family == AF_UNSPEC || is_address(addr);
 }
 
 const char *vendor_request_check(const struct vendor_request *req, size_t len)
@@ -39,11 +46,17 @@ const char *vendor_request_check(const struct vendor_request *req, size_t len)
 		if (!is_address(&req->dst) || req->name[0])
 			return "expected one destination, a name or an address";
 		break;
+	case VENDOR_BIND:
+	case VENDOR_REJOIN:
+		if (!is_address(&req->dst))
+			return "expected an IPv4 or IPv6 address to bind";
+		break;
+	case VENDOR_LISTEN:
 	case VENDOR_PING:
 	case VENDOR_PROBE: break;
-	default: return "expected operation connect, ping or probe";
+	default: return bad_op;
 	}
-	if (req->source.family != AF_UNSPEC && !is_address(&req->source))
+	if (!is_address_or_none(&req->source))
 		return "expected an IPv4 or IPv6 source address";
 	return NULL;
 }
@@ -69,8 +82,13 @@ const char *vendor_result_check(
 	if (res->magic != VENDOR_MAGIC || res->size != sizeof(*res) ||
 		res->version != VENDOR_VERSION)
 		return "not a result: wrong magic, size or version";
+	if (res->op < VENDOR_CONNECT || res->op > VENDOR_ACCEPT)
+		return bad_op;
 	if (res->status < 0)
 		return "expected a status of 0 or an errno";
+	if (!is_address_or_none(&res->remote) ||
+		!is_address_or_none(&res->local))
+		return "expected IPv4 or IPv6 addresses or none";
 	if (res->status == 0 &&
 		(res->op == VENDOR_CONNECT || res->op == VENDOR_ACCEPT))
 		want = 1;

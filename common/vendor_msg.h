@@ -24,7 +24,8 @@
  *	         keeps its end open until the front-end's closes.
  *	failure: it closes its end with the request unread. The fd reports
  *	         POLLIN|POLLOUT|POLLERR|POLLHUP, as TCP does; the front-end
- *takes the pending ECONNRESET off with SO_ERROR and reads the result.
+ *	         takes the pending ECONNRESET off with SO_ERROR and reads the
+ *	         result.
  *
  * The front-end reads the result with MSG_PEEK, so that every duplicate of the
  * gate (dup, fork) can finish by itself; the fd in a peeked message is a new

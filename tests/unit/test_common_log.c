@@ -280,6 +280,28 @@ START_TEST(limit_reports_what_was_kept_back)
 }
 END_TEST
 
+/* However long the line is: what was kept back is not lost twice. */
+START_TEST(limit_reports_behind_a_long_line)
+{
+	char text[2000];
+
+	memset(text, 'x', sizeof(text));
+	for (int len = 900; len < (int)sizeof(text); len++) {
+		struct log_site site = {0};
+		const char *line;
+
+		atomic_store(&site.suppressed, UINT32_MAX);
+		log_write(LOG_WARN, &site, "%.*s", len, text);
+		line = record();
+		ck_assert_uint_le(strlen(line), 1024);
+		ck_assert_msg(like(line, STAMP "test warn: x+ "
+					       "\\(4294967295 more like this "
+					       "kept back\\)\n$"),
+			"%d: '%s'", len, line);
+	}
+}
+END_TEST
+
 START_TEST(limit_without_loss_reports_nothing)
 {
 	struct log_site site = {0};
@@ -482,6 +504,7 @@ static TCase *limit_case(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, limit_lets_a_burst_through);
 	tcase_add_test(tc, limit_reports_what_was_kept_back);
+	tcase_add_test(tc, limit_reports_behind_a_long_line);
 	tcase_add_test(tc, limit_without_loss_reports_nothing);
 	tcase_add_test(tc, limit_survives_a_clock_set_back);
 	tcase_add_test(tc, limit_is_per_site);

@@ -129,9 +129,9 @@ START_TEST(sockaddr_cut_at_every_byte)
 		ck_assert_int_eq(from_cut(&out, &any, len), len < 24 ? -1 : 0);
 		if (len < 24)
 			ck_assert_int_eq(out.family, AF_UNSPEC);
-		else if (len == 24)
+		else if (len < sizeof(any.in6))
 			ck_assert(ip_port_equal(&out, &no_scope));
-		else if (len >= sizeof(any.in6))
+		else
 			ck_assert(ip_port_equal(&out, &v6));
 	}
 }
@@ -422,6 +422,20 @@ START_TEST(prefix_in_a_list)
 }
 END_TEST
 
+/* A NUL within the length is a byte like any other, not the end. */
+START_TEST(prefix_with_nul)
+{
+	static const char whole[] = "10.0.0.0\0x/8";
+	struct ip_prefix out;
+
+	ck_assert_int_eq(prefix_of(&out, whole, sizeof(whole) - 1), -1);
+	ck_assert_int_eq(prefix_of(&out, whole, 9), -1);
+	ck_assert_int_eq(prefix_of(&out, whole, 8), 0);
+	ck_assert_int_eq(prefix_of(&out, "::\0/8", 5), -1);
+	ck_assert_int_eq(prefix_of(&out, "10.0.0.0/8\0", 11), -1);
+}
+END_TEST
+
 /* For every length: a change of the last bit inside is seen, of the first bit
  * outside not. */
 static void check_every_bit(struct ip_port addr, unsigned int width)
@@ -499,6 +513,23 @@ START_TEST(prefix_of_mapped_addresses)
 }
 END_TEST
 
+/* One address, two ways to write it, one answer: on both sides. */
+START_TEST(prefix_sees_mapped_as_ipv4)
+{
+	ck_assert(matches("::ffff:0:0/96", "10.1.2.3"));
+	ck_assert(!matches("::ffff:0:0/96", "2001:db8::1"));
+	ck_assert(matches("::ffff:10.0.0.0/104", "10.1.2.3"));
+	ck_assert(!matches("::ffff:10.0.0.0/104", "11.1.2.3"));
+	ck_assert(matches("::ffff:10.1.2.3", "10.1.2.3"));
+	ck_assert(!matches("::ffff:10.1.2.3", "10.1.2.2"));
+	/* so a block of IPv6 addresses holds none of IPv4 */
+	ck_assert(!matches("::/0", "::ffff:10.1.2.3"));
+	ck_assert(!matches("::/0", "10.1.2.3"));
+	ck_assert(!matches("::ffff:10.0.0.0/95", "::ffff:10.1.2.3"));
+	ck_assert(matches("::ffff:10.0.0.0/95", "::fffe:10.1.2.3"));
+}
+END_TEST
+
 static TCase *addresses_case(void)
 {
 	TCase *tc = tcase_create("addresses");
@@ -526,10 +557,12 @@ static TCase *prefixes_case(void)
 	tcase_add_test(tc, prefix_valid);
 	tcase_add_test(tc, prefix_invalid);
 	tcase_add_test(tc, prefix_in_a_list);
+	tcase_add_test(tc, prefix_with_nul);
 	tcase_add_test(tc, prefix_every_bit);
 	tcase_add_test(tc, prefix_boundaries);
 	tcase_add_test(tc, prefix_families);
 	tcase_add_test(tc, prefix_of_mapped_addresses);
+	tcase_add_test(tc, prefix_sees_mapped_as_ipv4);
 	return tc;
 }
 

@@ -312,6 +312,17 @@ START_TEST(request_leaves_output_alone_until_whole)
 }
 END_TEST
 
+/* Nothing received yet, and no buffer yet either. */
+START_TEST(nothing_yet)
+{
+	ck_assert_int_eq(parse_greeting(NULL, 0), 0);
+	ck_assert_int_eq(parse_request(NULL, 0), 0);
+	ck_assert_int_eq(parse_reply(NULL, 0), 0);
+	ck_assert_int_eq(socks5_parse_method(NULL, 0), 0);
+	ck_assert_uint_eq(socks5_reply_need(NULL, 0), 5);
+}
+END_TEST
+
 /* Several messages in one read come off the front one after the other. */
 START_TEST(greeting_request_and_payload_in_one_read)
 {
@@ -499,6 +510,29 @@ START_TEST(reply_reserved_byte)
 }
 END_TEST
 
+/* The host is not trusted: its name ends up in a log line like any other, and
+ * strlen() must agree with its length. An empty one harms nobody. */
+START_TEST(reply_with_a_name)
+{
+	for (int c = 0; c < 256; c++) {
+		uint8_t buf[] = {5, 0, 0, 3, 3, 'a', (uint8_t)c, 'c', 0, 80};
+
+		if (c <= ' ' || c >= 0x7f) {
+			check_refused_from(
+				parse_reply, buf, sizeof(buf), sizeof(buf));
+			continue;
+		}
+		check_every_split(parse_reply, buf, sizeof(buf));
+		ck_assert_int_eq(got_answer.bound.addr.family, AF_UNSPEC);
+		ck_assert_uint_eq(got_answer.bound.addr.port, 80);
+		ck_assert_uint_eq(strlen(got_answer.bound.name), 3);
+	}
+	check_every_split(parse_reply, (const uint8_t *)"\5\5\0\3\0\0\0", 7);
+	ck_assert_uint_eq(got_answer.reply, SOCKS5_REFUSED);
+	ck_assert_str_eq(got_answer.bound.name, "");
+}
+END_TEST
+
 /* ---- not one byte too many ---- */
 
 /*
@@ -595,6 +629,24 @@ START_TEST(need_is_zero_behind_the_reply)
 }
 END_TEST
 
+/* No waiting for the rest of what can never be a reply: a carrier that leads
+ * to something else than a proxy, say. */
+START_TEST(need_is_zero_for_no_reply)
+{
+	for (int c = 0; c < 256; c++) {
+		uint8_t version[10] = {(uint8_t)c, 0, 0, 1};
+		uint8_t atyp[10] = {5, 0, 0, (uint8_t)c};
+
+		for (size_t len = 1; len <= sizeof(version); len++) {
+			ck_assert((socks5_reply_need(version, len) == 0) ==
+				  (parse_reply(version, len) != 0));
+			ck_assert((socks5_reply_need(atyp, len) == 0) ==
+				  (parse_reply(atyp, len) != 0));
+		}
+	}
+}
+END_TEST
+
 /* ---- errors ---- */
 
 START_TEST(errno_of_every_reply)
@@ -680,6 +732,7 @@ static TCase *requests_case(void)
 	tcase_add_test(tc, request_refused);
 	tcase_add_test(tc, request_bytes_allowed_in_names);
 	tcase_add_test(tc, request_leaves_output_alone_until_whole);
+	tcase_add_test(tc, nothing_yet);
 	tcase_add_test(tc, greeting_request_and_payload_in_one_read);
 	return tc;
 }
@@ -699,9 +752,11 @@ static TCase *replies_case(void)
 	tcase_add_test(tc, reply_every_code);
 	tcase_add_test(tc, reply_refused);
 	tcase_add_test(tc, reply_reserved_byte);
+	tcase_add_test(tc, reply_with_a_name);
 	tcase_add_test(tc, need_never_takes_payload);
 	tcase_add_test(tc, need_takes_two_reads);
 	tcase_add_test(tc, need_is_zero_behind_the_reply);
+	tcase_add_test(tc, need_is_zero_for_no_reply);
 	tcase_add_test(tc, errno_of_every_reply);
 	tcase_add_test(tc, reply_of_every_errno);
 	tcase_add_test(tc, errno_round_trip);

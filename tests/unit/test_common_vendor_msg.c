@@ -101,9 +101,9 @@ START_TEST(request_operations)
 
 		req.op = (uint16_t)op;
 		ck_assert_pstr_eq(check_request(&req),
-			op >= 1 && op <= 3
+			(op >= 1 && op <= 5) || op == VENDOR_REJOIN
 				? NULL
-				: "expected operation connect, ping or probe");
+				: "expected a known operation");
 	}
 }
 END_TEST
@@ -260,6 +260,43 @@ START_TEST(result_status)
 }
 END_TEST
 
+START_TEST(result_operations)
+{
+	for (unsigned int op = 0; op <= UINT16_MAX; op++) {
+		struct vendor_result res = result(VENDOR_PING, 0);
+
+		res.op = (uint16_t)op;
+		ck_assert_pstr_eq(
+			vendor_result_check(&res, sizeof(res),
+				op == VENDOR_CONNECT || op == VENDOR_ACCEPT
+					? 1
+					: 0),
+			op >= 1 && op <= 6 ? NULL
+					   : "expected a known operation");
+	}
+}
+END_TEST
+
+START_TEST(result_addresses)
+{
+	static const char want[] = "expected IPv4 or IPv6 addresses or none";
+
+	for (unsigned int family = 0; family <= UINT16_MAX; family++) {
+		struct vendor_result res = result(VENDOR_CONNECT, 0);
+		bool good = family == AF_UNSPEC || family == AF_INET ||
+			    family == AF_INET6;
+
+		res.remote.family = (uint16_t)family;
+		ck_assert_pstr_eq(vendor_result_check(&res, sizeof(res), 1),
+			good ? NULL : want);
+		res.remote.family = AF_UNSPEC;
+		res.local.family = (uint16_t)family;
+		ck_assert_pstr_eq(vendor_result_check(&res, sizeof(res), 1),
+			good ? NULL : want);
+	}
+}
+END_TEST
+
 /* One fd with a CONNECT that succeeded, none with anything else. */
 START_TEST(result_fds)
 {
@@ -273,6 +310,9 @@ START_TEST(result_fds)
 		{VENDOR_PING, 5, 0},
 		{VENDOR_PROBE, 0, 0},
 		{VENDOR_PROBE, 111, 0},
+		{VENDOR_BIND, 0, 0},
+		{VENDOR_LISTEN, 0, 0},
+		{VENDOR_ACCEPT, 0, 1},
 	};
 
 	for (size_t i = 0; i < NR(table); i++) {
@@ -407,6 +447,8 @@ static TCase *results_case(void)
 	tcase_add_test(tc, result_of_every_size);
 	tcase_add_test(tc, result_header_broken);
 	tcase_add_test(tc, result_status);
+	tcase_add_test(tc, result_operations);
+	tcase_add_test(tc, result_addresses);
 	tcase_add_test(tc, result_fds);
 	return tc;
 }

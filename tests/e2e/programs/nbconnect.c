@@ -43,7 +43,7 @@ static void fail(const char *what)
 	exit(1);
 }
 
-static void begin(int ep, const char *host, int port, unsigned int index)
+static void begin(int ep, const char *host, uint16_t port, unsigned int index)
 {
 	struct sockaddr_in to = {.sin_family = AF_INET};
 	struct epoll_event ev = {.events = EPOLLOUT};
@@ -51,7 +51,7 @@ static void begin(int ep, const char *host, int port, unsigned int index)
 
 	if (fd == -1)
 		fail("socket");
-	to.sin_port = htons((uint16_t)port);
+	to.sin_port = htons(port);
 	inet_pton(AF_INET, host, &to.sin_addr);
 	if (connect(fd, (struct sockaddr *)&to, sizeof(to)) != -1 ||
 		errno != EINPROGRESS)
@@ -82,12 +82,14 @@ int main(int argc, char **argv)
 	struct epoll_event events[64];
 	double fast_last = 0, slow_first = 0, slow_last = 0, longest = 0;
 	unsigned int count, begun = 0, done = 0;
+	uint16_t port;
 	struct rlimit many = {4096, 4096};
 	int ep = epoll_create1(EPOLL_CLOEXEC);
 
 	if (argc != 5 || ep == -1)
 		return 2;
-	count = (unsigned int)atoi(argv[4]);
+	count = (unsigned int)strtoul(argv[4], NULL, 10);
+	port = (uint16_t)strtoul(argv[3], NULL, 10);
 	setrlimit(RLIMIT_NOFILE, &many);
 	start = now_ms();
 	while (done < count && now_ms() < LIMIT_MS) {
@@ -96,7 +98,7 @@ int main(int argc, char **argv)
 		int n;
 
 		for (; begun < count && begun < stop; begun++)
-			begin(ep, argv[1 + begun % 2], atoi(argv[3]), begun);
+			begin(ep, argv[1 + begun % 2], port, begun);
 		n = epoll_wait(ep, events, 64, 0);
 		for (int i = 0; i < n; i++, done++) {
 			double at = now_ms();

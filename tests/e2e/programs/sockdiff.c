@@ -10,24 +10,38 @@
 struct sockaddr_in echo_addr, refused_addr, slow_addr, silent_addr;
 struct sockaddr_in6 echo_addr6;
 
-#define GROUPS(X)                                                              \
- X(states)                                                                     \
- X(nonblock) X(refused) X(bad_arguments) X(options) X(options_survive)         \
-	 X(flags) X(data) X(addresses) X(fastopen) X(shutdown) X(eintr)        \
-		 X(eintr_restart) X(timeouts) X(epoll_level) X(epoll_edge)     \
-			 X(epoll_oneshot) X(epoll_before) X(dup_after)         \
-				 X(dup_before) X(fork) X(vfork_exec)           \
-					 X(exec_inherited) X(close_connecting) \
-						 X(fd_reuse) X(rlimit)         \
-							 X(threads) X(v6)
-
 static const struct {
 	const char *name;
 	void (*run)(void);
 } groups[] = {
-#define ENTRY(name) {#name, diff_##name},
-	GROUPS(ENTRY)
-#undef ENTRY
+	{"states", diff_states},
+	{"nonblock", diff_nonblock},
+	{"refused", diff_refused},
+	{"bad_arguments", diff_bad_arguments},
+	{"options", diff_options},
+	{"options_survive", diff_options_survive},
+	{"flags", diff_flags},
+	{"data", diff_data},
+	{"addresses", diff_addresses},
+	{"fastopen", diff_fastopen},
+	{"shutdown", diff_shutdown},
+	{"eintr", diff_eintr},
+	{"eintr_restart", diff_eintr_restart},
+	{"timeouts", diff_timeouts},
+	{"epoll_level", diff_epoll_level},
+	{"epoll_edge", diff_epoll_edge},
+	{"epoll_oneshot", diff_epoll_oneshot},
+	{"epoll_before", diff_epoll_before},
+	{"dup_after", diff_dup_after},
+	{"dup_before", diff_dup_before},
+	{"fork", diff_fork},
+	{"vfork_exec", diff_vfork_exec},
+	{"exec_inherited", diff_exec_inherited},
+	{"close_connecting", diff_close_connecting},
+	{"fd_reuse", diff_fd_reuse},
+	{"rlimit", diff_rlimit},
+	{"threads", diff_threads},
+	{"v6", diff_v6},
 };
 
 long show(const char *text, long value)
@@ -174,7 +188,7 @@ static void on_alarm(int number)
 void alarm_ms(int ms, int flags)
 {
 	struct sigaction act = {.sa_handler = on_alarm, .sa_flags = flags};
-	struct itimerval when = {.it_value = {ms / 1000, ms % 1000 * 1000}};
+	struct itimerval when = {.it_value = {ms / 1000, (ms % 1000) * 1000L}};
 
 	sigaction(SIGALRM, &act, NULL);
 	setitimer(ITIMER_REAL, &when, NULL);
@@ -184,7 +198,7 @@ static struct sockaddr_in address(const char *host, const char *port)
 {
 	struct sockaddr_in addr = {.sin_family = AF_INET};
 
-	addr.sin_port = htons((uint16_t)atoi(port));
+	addr.sin_port = htons((uint16_t)strtoul(port, NULL, 10));
 	inet_pton(AF_INET, host, &addr.sin_addr);
 	return addr;
 }

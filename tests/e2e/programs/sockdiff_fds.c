@@ -395,9 +395,15 @@ void diff_rlimit(void)
 #define THREADS 8
 #define ROUNDS  25
 
+struct talker {
+	pthread_t thread;
+	char name[FDTEXT];
+	int good;
+};
+
 static void *talk(void *arg)
 {
-	long good = 0;
+	struct talker *me = arg;
 
 	for (int i = 0; i < ROUNDS; i++) {
 		int fd = tcp(i % 2 ? SOCK_NONBLOCK : 0);
@@ -405,27 +411,26 @@ static void *talk(void *arg)
 
 		if (connect(fd, SA(echo_addr)) == 0 ||
 			(errno == EINPROGRESS && poll(&p, 1, 10000) == 1))
-			good += echoes(fd, arg);
+			me->good += echoes(fd, me->name);
 		close(fd);
 	}
-	return (void *)good;
+	return NULL;
 }
 
 void diff_threads(void)
 {
-	pthread_t threads[THREADS];
-	char names[THREADS][FDTEXT];
-	long total = 0;
+	struct talker talkers[THREADS] = {{.good = 0}};
+	int total = 0;
 
 	for (int i = 0; i < THREADS; i++) {
-		snprintf(names[i], sizeof(names[i]), "thread %d", i);
-		pthread_create(&threads[i], NULL, talk, names[i]);
+		struct talker *t = &talkers[i];
+
+		snprintf(t->name, sizeof(t->name), "thread %d", i);
+		pthread_create(&t->thread, NULL, talk, t);
 	}
 	for (int i = 0; i < THREADS; i++) {
-		void *good;
-
-		pthread_join(threads[i], &good);
-		total += (long)good;
+		pthread_join(talkers[i].thread, NULL);
+		total += talkers[i].good;
 	}
 	T(total);
 }

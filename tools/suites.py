@@ -1,0 +1,446 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The suites of tools/check: builds, tests, analysers, and their sums.
+
+Each suite is a function that takes the Run and returns a list of Case counts; it
+writes everything it does to build-check/logs/SUITE.log, whose end is printed when
+something fails. A test that was skipped counts as failed: everything that the
+tests need is installed before, so a skip is a test that silently stopped testing.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ElementTree
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OUT = os.environ.get("CHECK_DIR", os.path.join(ROOT, "build-check"))
+PYTHON = "/usr/bin/python3"
+JOBS = str(os.cpu_count() or 2)
+
+# Analysers look at these; programs for the tests are held to the same rules.
+C_GLOBS = ["*.c", "*.h"]
+
+
+class Failed(Exception):
+    """A suite that could not even count its cases."""
+
+
+class Log:
+    """The log of one suite, and the programs that write to it."""
+
+    def __init__(self, name):
+        os.makedirs(os.path.join(OUT, "logs"), exist_ok=True)
+        self.path = os.path.join(OUT, "logs", name + ".log")
+        with open(self.path, "w", encoding="utf-8"):
+            pass
+
+    def run(self, argv, env=None, check=True, timeout=1500):
+        """Run a program into the log; return its exit status and output."""
+        with open(self.path, "a", encoding="utf-8") as log:
+            log.write("$ %s\n" % " ".join(argv))
+            log.flush()
+            start = log.tell()
+            done = subprocess.run(
+                argv, cwd=ROOT, env=dict(os.environ, **(env or {})),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                timeout=timeout, check=False)
+        with open(self.path, "rb") as log:
+            log.seek(start)
+            text = log.read().decode("utf-8", "replace")
+        if check and done.returncode:
+            raise Failed("%s: exit %d" % (" ".join(argv[:3]), done.returncode))
+        return done.returncode, text
+
+    def tail(self, lines=60):
+        with open(self.path, encoding="utf-8", errors="replace") as log:
+            return "".join(log.readlines()[-lines:])
+
+
+def sources(*globs):
+    out = subprocess.run(["git", "ls-files", "--"] + list(globs or C_GLOBS),
+                         cwd=ROOT, capture_output=True, text=True, check=True)
+    return sorted(out.stdout.split())
+
+
+# ---- builds ----
+
+BUILDS = {
+    "gcc": ({}, []),
+    "clang": ({"CC": "clang"}, ["-Dfuzz=true", "-Db_lundef=false"]),
+    "asan": ({}, ["-Db_sanitize=address,undefined", "-Db_lundef=false"]),
+    "ubsan": ({}, ["-Db_sanitize=undefined", "-Db_lundef=false"]),
+    "tsan": ({}, ["-Db_sanitize=thread", "-Db_lundef=false"]),
+}
+
+
+def build_dir(name):
+    return os.path.join(OUT, name)
+
+
+def build(log, name):
+    """Configure and build, warnings being errors. Return the directory."""
+    env, options = BUILDS[name]
+    path = build_dir(name)
+    if not os.path.exists(path + "/build.ninja"):
+        # what is undefined must not go on as if nothing had been
+        if "san" in name:
+            env = dict(env, CFLAGS="-fno-sanitize-recover=all "
+                                   "-fno-omit-frame-pointer")
+        log.run(["meson", "setup", path, "--werror"] + options, env=env)
+    log.run(["ninja", "-C", path])
+    return path
+
+
+def suite_build(log, args):
+    """gcc and clang, every warning an error."""
+    build(log, "gcc")
+    if args.fast:
+        return 1, 0
+    build(log, "clang")
+    return 2, 0
+
+
+# ---- unit tests ----
+
+
+def meson_tests(log, path, suite, env=None, timeout_factor=1):
+    """Run a meson suite; return how many of its programs passed and failed."""
+    log.run(["meson", "test", "-C", path, "--suite", suite, "--print-errorlogs",
+             "--num-processes", JOBS, "--timeout-multiplier", str(timeout_factor)],
+            env=env, check=False)
+    with open(path + "/meson-logs/testlog.txt", encoding="utf-8",
+              errors="replace") as testlog:
+        text = testlog.read()
+    sums = {key: int(value) for key, value in
+            re.findall(r"^(Ok|Expected Fail|Fail|Unexpected Pass|Skipped|Timeout):"
+                       r"\s+(\d+)", text, re.M)}
+    bad = sum(n for key, n in sums.items() if key not in ("Ok", "Expected Fail"))
+    return sums.get("Ok", 0), bad, text
+
+
+def unit(log, path, env=None, timeout_factor=1):
+    """The unit tests of a build, counted by check's own cases."""
+    _, bad, text = meson_tests(log, path, "unit", env, timeout_factor)
+    passed = failed = 0
+    for checks, failures, errors in re.findall(
+            r"Checks: (\d+), Failures: (\d+), Errors: (\d+)", text):
+        failed += int(failures) + int(errors)
+        passed += int(checks) - int(failures) - int(errors)
+    # a program that died before it could count is one failure
+    return passed, max(failed, bad)
+
+
+def suite_unit(log, args):
+    """Unit tests, gcc."""
+    return unit(log, build(log, "gcc"))
+
+
+# ---- end-to-end tests ----
+
+
+def pytest(log, name, build_path, options=(), env=None):
+    """tests/e2e against a build; each test is a case."""
+    xml = os.path.join(OUT, "logs", name + ".xml")
+    if os.path.exists(xml):
+        os.unlink(xml)
+    log.run(aslr_wrap(env) + [
+        PYTHON, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q",
+        "--durations=10", "--tb=short", "-W", "error", "--junitxml=" + xml,
+        *options] + ([] if any(o.startswith("tests/") for o in options)
+                     else ["tests/e2e"]),
+        env=dict({"BUILD": build_path}, **(env or {})), check=False)
+    if not os.path.exists(xml):
+        raise Failed("pytest did not get to its end")
+    passed = failed = 0
+    for case in ElementTree.parse(xml).iter("testcase"):
+        bad = any(case.find(k) is not None for k in ("failure", "error", "skipped"))
+        failed += bad
+        passed += not bad
+    if not passed + failed:
+        raise Failed("pytest ran no test")
+    return passed, failed
+
+
+def aslr_wrap(env):
+    """gcc 12's sanitizers need their shadow memory free, which kernels that
+    randomise with more than 28 bits do not grant."""
+    if not env or not any(key.endswith("SAN_OPTIONS") for key in env):
+        return []
+    try:
+        with open("/proc/sys/vm/mmap_rnd_bits", encoding="ascii") as bits:
+            return ["setarch", "-R"] if int(bits.read()) > 28 else []
+    except OSError:
+        return []
+
+
+def suite_e2e(log, args):
+    """Real programs in namespaces, over each carrier."""
+    options = ["--carrier=unix"] if args.fast else ["--full"]
+    return pytest(log, "e2e", build(log, "gcc"), options)
+
+
+def suite_install(log, args):
+    """meson install: the installed layout works from where it was put, and
+    DESTDIR is honoured. (That a plain folder works is what e2e runs on.)"""
+    path = build(log, "gcc")
+    prefix = os.path.join(OUT, "prefix")
+    dest = os.path.join(OUT, "destdir")
+    for old in (prefix, dest, build_dir("install")):
+        shutil.rmtree(old, ignore_errors=True)
+    log.run(["meson", "install", "-C", path, "--no-rebuild", "--destdir", dest])
+    names = {name for _, _, files in os.walk(dest) for name in files}
+    wanted = {"proxy", "proxify", "socket_vendor", "libproxy_preload.so"}
+    if not wanted <= names:
+        raise Failed("not installed: %s" % ", ".join(sorted(wanted - names)))
+    log.run(["meson", "setup", build_dir("install"), "--werror",
+             "--prefix", prefix, "-Dtests=false"])
+    log.run(["meson", "install", "-C", build_dir("install")])
+    passed, failed = pytest(log, "install", prefix, [
+        "--carrier=unix", "tests/e2e/test_curl.py", "tests/e2e/test_a_stage.py"])
+    return passed + 1, failed
+
+
+# ---- sanitizers ----
+
+
+def sanitizer_env(name, extra=None):
+    pattern = os.path.join(OUT, "logs", name + "-report")
+    common = "log_path=%s:exitcode=99:" % pattern
+    env = {
+        "E2E_SANITIZER_LOG": pattern,
+        "E2E_TIMEOUT": "90",
+        # the preload library comes before the runtime, on purpose; the leaks
+        # of foreign programs are their own (daemons are checked, see Enclave)
+        "ASAN_OPTIONS": common + "verify_asan_link_order=0:detect_leaks=0:"
+                                 "detect_stack_use_after_return=1",
+        "UBSAN_OPTIONS": common + "print_stacktrace=1",
+        "TSAN_OPTIONS": common + "second_deadlock_stack=1",
+    }
+    return dict(env, **(extra or {}))
+
+
+def library(name):
+    out = subprocess.run(["gcc", "-print-file-name=" + name],
+                         capture_output=True, text=True, check=True)
+    return os.path.realpath(out.stdout.strip())
+
+
+def suite_asan_unit(log, args):
+    """Unit tests under AddressSanitizer and UBSan, leaks included."""
+    return unit(log, build(log, "asan"), timeout_factor=4)
+
+
+def suite_asan_e2e(log, args):
+    """End-to-end under AddressSanitizer and UBSan."""
+    env = sanitizer_env("asan", {"PRELOAD_EXTRA": library("libasan.so")})
+    return pytest(log, "asan-e2e", build(log, "asan"), env=env)
+
+
+def suite_ubsan_e2e(log, args):
+    """UBSan alone, for the programs that AddressSanitizer's runtime breaks."""
+    return pytest(log, "ubsan-e2e", build(log, "ubsan"), ["-m", "no_asan"],
+                  env=sanitizer_env("ubsan"))
+
+
+def suite_tsan_unit(log, args):
+    """Unit tests under ThreadSanitizer."""
+    return unit(log, build(log, "tsan"), timeout_factor=6)
+
+
+# What keeps several of the proxy's threads busy, or ends them.
+TSAN_E2E = ["test_curl.py", "test_transfer.py", "test_half_close.py",
+            "test_errors.py", "test_proxy.py", "test_nonblocking.py"]
+
+
+def suite_tsan_e2e(log, args):
+    """The proxy's threads under ThreadSanitizer, the rest as built by gcc."""
+    env = sanitizer_env("tsan", {"PROXY_BUILD": build(log, "tsan")})
+    return pytest(log, "tsan-e2e", build(log, "gcc"),
+                  ["tests/e2e/" + name for name in TSAN_E2E], env=env)
+
+
+# ---- fuzzing ----
+
+
+def suite_fuzz(log, args):
+    """Each parser of bytes from outside, a minute each."""
+    passed, failed, _ = meson_tests(log, build(log, "clang"), "fuzz")
+    if not passed + failed:
+        raise Failed("no fuzz targets")
+    return passed, failed
+
+
+# ---- analysers ----
+
+
+def each_file(log, files, command):
+    """Run command(file) for every file, JOBS at a time; a case per file."""
+    running, passed, failed = [], 0, 0
+    with open(log.path, "a", encoding="utf-8") as out:
+        for name in files + [None] * int(JOBS):
+            if len(running) >= int(JOBS) or name is None:
+                if running:
+                    ok = running.pop(0).wait() == 0
+                    passed += ok
+                    failed += not ok
+            if name is not None:
+                running.append(subprocess.Popen(
+                    command(name), cwd=ROOT, stdin=subprocess.DEVNULL,
+                    stdout=out, stderr=out))
+    return passed, failed
+
+
+def suite_format(log, args):
+    """clang-format has nothing to change."""
+    return each_file(log, sources(), lambda name: [
+        "clang-format", "--dry-run", "-Werror", name])
+
+
+def suite_tidy(log, args):
+    """clang-tidy, with the checks of .clang-tidy."""
+    path = build(log, "clang")
+
+    def command(name):
+        argv = ["clang-tidy", "--quiet", "--warnings-as-errors=*", name]
+        if name.startswith("tests/e2e/"):  # not meson's
+            return argv + ["--", "-std=gnu11", "-D_GNU_SOURCE"]
+        return argv + ["-p", path]
+    return each_file(log, sources("*.c"), command)
+
+
+CPPCHECK_SUPPRESS = [
+    # a library's static functions and the X-macro lists are used where cppcheck,
+    # which looks at one file at a time, does not see it
+    "unusedFunction",
+    # system headers are the compiler's business
+    "missingIncludeSystem",
+    # matches nothing in some configurations, which is no fault
+    "unmatchedSuppression",
+    # glibc deprecates readdir_r, and readdir is safe on a DIR of one's own;
+    # names of users are read from the command line, by one thread
+    "readdirCalled",
+    "getpwnamCalled",
+    # these programs pass bad arguments on purpose, to see what comes back
+    "nullPointer:tests/e2e/programs/*",
+    "invalidFunctionArg:tests/e2e/programs/*",
+    # callbacks of libev, check and pthreads have their types from those
+    # libraries, const or not
+    "constParameterCallback",
+]
+
+
+def suite_cppcheck(log, args):
+    """cppcheck over every source."""
+    argv = ["cppcheck", "--quiet", "--error-exitcode=1", "--std=c11", "-j", JOBS,
+            "--enable=warning,performance,portability", "--inline-suppr",
+            "--inconclusive", "-I", ".", "-D_GNU_SOURCE", "-D__linux__",
+            # not gnu: 2.10's has accept4() insist on an address to fill
+            "-DPROXIFY_VERSION=\"0\"", "--library=posix"]
+    argv += ["--suppress=" + name for name in CPPCHECK_SUPPRESS]
+    code, _ = log.run(argv + sources("*.c"), check=False)
+    return (0, 1) if code else (1, 0)
+
+
+def suite_shell(log, args):
+    """The scripts parse."""
+    scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run"]
+    return each_file(log, scripts, lambda name: ["sh", "-n", name])
+
+
+# ---- the exported symbols ----
+
+
+def documented_symbols():
+    """The hooks that preload/symbols.h lists."""
+    with open(os.path.join(ROOT, "preload/symbols.h"), encoding="utf-8") as file:
+        return set(re.findall(r"^HOOK(?:_OPT)?\((\w+)\)", file.read(), re.M))
+
+
+def suite_symbols(log, args):
+    """libproxy_preload.so exports what preload/symbols.h lists, and no more."""
+    path = build(log, "gcc") + "/preload/libproxy_preload.so"
+    _, text = log.run(["nm", "-D", "--defined-only", path])
+    exported = {line.split()[-1].split("@")[0] for line in text.splitlines()}
+    listed = documented_symbols()
+    with open(log.path, "a", encoding="utf-8") as out:
+        for name in sorted(exported - listed):
+            out.write("exported, but not listed: %s\n" % name)
+        for name in sorted(listed - exported):
+            out.write("listed, but not exported: %s\n" % name)
+    wrong = len(exported ^ listed)
+    return len(exported & listed), wrong
+
+
+# In the order they run: what is quick and fails first, first.
+SUITES = [
+    ("build", suite_build, True),
+    ("shell", suite_shell, True),
+    ("format", suite_format, True),
+    ("symbols", suite_symbols, True),
+    ("unit", suite_unit, True),
+    ("e2e", suite_e2e, True),
+    ("install", suite_install, True),
+    ("cppcheck", suite_cppcheck, False),
+    ("tidy", suite_tidy, False),
+    ("asan-unit", suite_asan_unit, False),
+    ("asan-e2e", suite_asan_e2e, False),
+    ("ubsan-e2e", suite_ubsan_e2e, False),
+    ("tsan-unit", suite_tsan_unit, False),
+    ("tsan-e2e", suite_tsan_e2e, False),
+    ("fuzz", suite_fuzz, False),
+]
+
+
+def run_suite(name, function, args):
+    """Return (passed, failed, seconds) and say how it went."""
+    log = Log(name)
+    start = time.monotonic()
+    print("%-10s %s" % (name, function.__doc__.split("\n")[0]), flush=True)
+    try:
+        passed, failed = function(log, args)
+    except (Failed, subprocess.TimeoutExpired, OSError) as error:
+        print("           %s" % error)
+        passed, failed = 0, 1
+    seconds = time.monotonic() - start
+    print("           %d passed, %d failed, %.0f s" % (passed, failed, seconds),
+          flush=True)
+    if failed:
+        print("---- the end of %s" % log.path)
+        print(log.tail(200 if os.environ.get("CI") else 60))
+        print("----", flush=True)
+    return passed, failed, seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="tools/check", description="Run every test.")
+    parser.add_argument("--fast", action="store_true",
+                        help="leave out what takes minutes")
+    parser.add_argument("--only", metavar="SUITE[,SUITE]",
+                        help="of " + ", ".join(name for name, _, _ in SUITES))
+    args = parser.parse_args()
+    only = args.only.split(",") if args.only else None
+    unknown = set(only or []) - {name for name, _, _ in SUITES}
+    if unknown:
+        parser.error("no such suite: " + ", ".join(sorted(unknown)))
+
+    results = []
+    for name, function, fast in SUITES:
+        if name in only if only else fast or not args.fast:
+            results.append((name,) + run_suite(name, function, args))
+
+    print("\n%-10s %8s %8s %8s" % ("suite", "passed", "failed", "seconds"))
+    for name, passed, failed, seconds in results:
+        print("%-10s %8d %8d %8.0f" % (name, passed, failed, seconds))
+    passed = sum(r[1] for r in results)
+    failed = sum(r[2] for r in results)
+    print("%d passed, %d failed" % (passed, failed))
+    return 1 if failed or not passed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
