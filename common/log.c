@@ -103,6 +103,18 @@ static size_t clamp(int n, size_t room)
 	return (size_t)n < room ? (size_t)n : room - 1;
 }
 
+/* Names and paths in a message come from peers: one of them with a newline in
+ * it would write a line of its own. UTF-8 is left alone. */
+static void hide_controls(char *text, size_t len)
+{
+	for (size_t i = 0; i < len; i++) {
+		unsigned char c = (unsigned char)text[i];
+
+		if (c < ' ' || c == 0x7f)
+			text[i] = '?';
+	}
+}
+
 static size_t format_tail(char *tail, uint32_t suppressed)
 {
 	if (suppressed == 0)
@@ -121,7 +133,7 @@ void log_write(
 	int saved = errno;
 	uint32_t suppressed = 0;
 	struct timespec now;
-	size_t len, tail_len, room;
+	size_t len, n, tail_len, room;
 	va_list ap;
 
 	clock_gettime(CLOCK_REALTIME, &now);
@@ -131,8 +143,10 @@ void log_write(
 	len = clamp(format_head(line, &now, (int)level), HEAD_MAX_BYTES);
 	room = LINE_MAX_BYTES - len - tail_len;
 	va_start(ap, fmt);
-	len += clamp(vsnprintf(line + len, room, fmt, ap), room);
+	n = clamp(vsnprintf(line + len, room, fmt, ap), room);
 	va_end(ap);
+	hide_controls(line + len, n);
+	len += n;
 	memcpy(line + len, tail, tail_len);
 	len += tail_len;
 	line[len++] = '\n';

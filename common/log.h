@@ -14,6 +14,9 @@
  *
  *	2026-01-31T12:00:00.123Z proxy warn: accept on vsock:any:8888: ...
  *
+ * Control characters in a message are written as '?', and a line is cut at
+ * 1024 bytes.
+ *
  * Callers put the object they speak of first ("conn 12 (vsock:16:1034): ...")
  * and the errno text last, from log_strerror(). errno is kept.
  *

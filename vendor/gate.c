@@ -16,7 +16,8 @@
  *
  * A gate goes through these states, always forward:
  *
- *	WAITING   accepted, no request yet. Ends after REQUEST_TIMEOUT
+ *	WAITING   accepted, no request yet. Ends after the request
+ *	          timeout
  *	WORKING   the request is peeked and lies in the queue; a dial runs
  *	SENDING   the result did not go out for want of memory, or because too
  *	          many passed fds are under way; tried again soon
@@ -47,7 +48,6 @@
 #define GATE_MAGIC  0x67617465u
 #define GATES_MAGIC 0x67617473u
 
-#define REQUEST_TIMEOUT 10.0   /* seconds for a client to say something */
 #define CONNECT_TIMEOUT 130.0  /* Linux' SYN and its six retries, about */
 #define CONNECT_MAX     3600.0 /* longest that may be asked for */
 #define PROBE_TIMEOUT   3.0
@@ -331,7 +331,8 @@ static void begin_dial(struct gate *g, const struct vendor_request *req)
 static void begin(struct gate *g, const struct vendor_request *req)
 {
 	vendor_result_init(&g->result, req->op, 0);
-	g->result.remote = req->dst;
+	if (req->op == VENDOR_CONNECT)
+		g->result.remote = req->dst;
 	set_state(g, GATE_WORKING);
 	switch ((enum vendor_op)req->op) {
 	case VENDOR_PING: answer(g, 0); break;
@@ -413,7 +414,8 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 	assert(g->state == GATE_WAITING);
 	log_warn_ratelimit("gate %llu (uid %u): no request within %.0f s, "
 			   "closed",
-		(unsigned long long)g->id, g->uid, REQUEST_TIMEOUT);
+		(unsigned long long)g->id, g->uid,
+		g->gates->config->request_timeout);
 	gate_close(g);
 }
 
@@ -501,7 +503,7 @@ static struct gate *new_gate(struct gates *gates, int fd, uid_t uid)
 	g->uid = uid;
 	g->fd = fd;
 	g->carrier = -1;
-	ev_timer_init(&g->timer, on_timer, REQUEST_TIMEOUT, 0);
+	ev_timer_init(&g->timer, on_timer, gates->config->request_timeout, 0);
 	g->timer.data = g;
 	g->next = gates->open;
 	if (g->next)

@@ -290,9 +290,26 @@ class World:
             ip route add 10.77.30.0/23 via 10.77.29.2 src 10.77.0.1
             ip route add 10.77.32.0/24 via 10.77.29.2 src 10.77.0.1
         """)
+        self._names()
         self.farnet = Daemon(
             "world-farnet", [PYTHON, "-B", HERE + "/farnet.py"], self.tmp)
         self.farnet.wait_ready(lambda: "ready" in self.farnet.log())
+
+    def _names(self):
+        """Names for the host proxy, and no resolver beyond them."""
+        hosts = self.tmp + "/hosts"
+        with open(hosts, "w", encoding="ascii") as file:
+            file.write("127.0.0.1 localhost\n"
+                       "10.77.0.1 world.test\n"
+                       "10.77.40.1 half-dead.test\n10.77.0.1 half-dead.test\n"
+                       "10.77.32.1 half-silent.test\n"
+                       "10.77.0.1 half-silent.test\n")
+        resolv = self.tmp + "/resolv.conf"
+        with open(resolv, "w", encoding="ascii") as file:
+            file.write("nameserver 10.77.0.1\n")  # where nobody listens
+        for path, target in ((hosts, "/etc/hosts"), (resolv, "/etc/resolv.conf")):
+            if os.path.exists(target):
+                sh("mount --bind %s %s" % (path, target))
 
     def _plain_folder(self):
         """The four files in one folder, as in a container image: from a meson

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -280,12 +281,11 @@ END_TEST
 static const char *path_text(
 	char *text, const char *scheme, size_t len, const char *rest)
 {
-	size_t at = strlen(scheme);
+	char path[TEXT_MAX];
 
-	memcpy(text, scheme, at);
-	memset(text + at, 'p', len);
-	text[at] = '/';
-	memcpy(text + at + len, rest, strlen(rest) + 1);
+	memset(path, 'p', sizeof(path));
+	path[0] = '/';
+	snprintf(text, TEXT_MAX, "%s%.*s%s", scheme, (int)len, path, rest);
 	return text;
 }
 

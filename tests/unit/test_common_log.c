@@ -220,6 +220,22 @@ START_TEST(long_lines_are_cut)
 }
 END_TEST
 
+/* A name from a peer must not be able to write a line of its own, nor to the
+ * terminal of whoever reads the log. */
+START_TEST(no_line_is_forged)
+{
+	static const char forged[] =
+		"a\n2026-01-31T12:00:00.123Z proxy info: all is well\r\nx";
+
+	log_error("name '%s'", forged);
+	check_line("error",
+		"name 'a?2026-01-31T12:00:00.123Z proxy info: all is well??x'");
+	log_error("%s", "\033[2J\a\b\t\v\x7f\001~ \xc3\xa4");
+	check_line("error", "?[2J??????~ \xc3\xa4");
+	ck_assert_str_eq(record(), "");
+}
+END_TEST
+
 START_TEST(long_program_name)
 {
 	static char name[3000];
@@ -339,7 +355,8 @@ START_TEST(limit_is_per_site)
 	}
 	while (record()[0])
 		seen++;
-	ck_assert_int_eq(seen, 3 * LOG_BURST);
+	ck_assert_int_eq(seen % LOG_BURST, 0);
+	ck_assert_int_eq(seen / LOG_BURST, 3);
 	/* the forms without a limit have none */
 	for (int i = 0; i < 3 * LOG_BURST; i++) {
 		log_warn("x");
@@ -427,6 +444,22 @@ static char *run_threads(struct log_site *site)
 	return text;
 }
 
+/* The number behind @word in @line, -1 when there is none. */
+static long number_behind(const char *line, const char *word)
+{
+	const char *at = strstr(line, word);
+	char *end;
+	long nr;
+
+	if (!at)
+		return -1;
+	at += strlen(word);
+	nr = strtol(at, &end, 10);
+	return end == at ? -1 : nr;
+}
+
+static const long total = (long)NR_THREADS * LINES_PER_THREAD;
+
 START_TEST(threads_do_not_mix_lines)
 {
 	int next[NR_THREADS] = {0};
@@ -437,45 +470,44 @@ START_TEST(threads_do_not_mix_lines)
 	for (char *line = strtok_r(text, "\n", &save); line;
 		line = strtok_r(NULL, "\n", &save)) {
 		char want[256];
-		int id, nr;
+		long id = number_behind(line, "thread ");
+		int nr;
 
-		ck_assert_int_eq(
-			sscanf(line, "%*s test warn: thread %d line %d:", &id,
-				&nr),
-			2);
+		ck_assert_int_ge(id, 0);
 		ck_assert_int_lt(id, NR_THREADS);
-		ck_assert_int_eq(nr, next[id]++);
-		snprintf(want, sizeof(want), "test warn: thread %d line %d: %s",
-			id, nr, log_strerror(nr));
+		nr = next[id]++;
+		snprintf(want, sizeof(want),
+			"test warn: thread %ld line %d: %s", id, nr,
+			log_strerror(nr));
 		ck_assert_str_eq(strchr(line, ' ') + 1, want);
 		lines++;
 	}
-	ck_assert_int_eq(lines, NR_THREADS * LINES_PER_THREAD);
+	ck_assert_int_eq(lines, total);
 	free(text);
 }
 END_TEST
 
-/* Every line either came out or is counted. Threads that race for the first
- * line of a window may let one more each through. */
+/* Every line either came out or is counted. Lines that pass while one thread
+ * opens the window are not counted against it: at most a burst more. */
 START_TEST(threads_share_the_limit)
 {
 	struct log_site site = {0};
 	char *text = run_threads(&site);
-	int lines = 0, reported = 0;
+	long lines = 0, reported = 0;
 	char *save;
 
 	for (char *line = strtok_r(text, "\n", &save); line;
 		line = strtok_r(NULL, "\n", &save)) {
-		const char *kept = strstr(line, " (");
+		long kept = number_behind(line, " (");
 
 		lines++;
-		if (kept)
-			reported += atoi(kept + 2);
+		if (kept > 0)
+			reported += kept;
 	}
 	ck_assert_int_ge(lines, LOG_BURST);
-	ck_assert_int_lt(lines, LOG_BURST + NR_THREADS);
-	ck_assert_int_eq(lines + reported + (int)atomic_load(&site.suppressed),
-		NR_THREADS * LINES_PER_THREAD);
+	ck_assert_int_le(lines / 2, LOG_BURST);
+	ck_assert_int_eq(
+		lines + reported + (long)atomic_load(&site.suppressed), total);
 	free(text);
 }
 END_TEST
@@ -493,6 +525,7 @@ static TCase *lines_case(void)
 	tcase_add_test(tc, errno_texts);
 	tcase_add_test(tc, full_sink_loses_the_line);
 	tcase_add_test(tc, long_lines_are_cut);
+	tcase_add_test(tc, no_line_is_forged);
 	tcase_add_test(tc, long_program_name);
 	return tc;
 }

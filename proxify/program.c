@@ -1,0 +1,366 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxify/program.h"
+#include "common/fd.h"
+#include "proxify/elf_file.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+/*
+ * Theory of operation
+ *
+ * The checks follow what the kernel and the dynamic loader will do:
+ *
+ * 1. "#!" in the first bytes: the interpreter is what runs, and it may be a
+ *    script again. The kernel gives up after SCRIPT_DEPTH of them, so do we.
+ *    env(1) is seen through, since in "#!/usr/bin/env python3" it is python3
+ *    that matters, and a static env hands the environment on as well.
+ * 2. Neither a script nor ELF: the kernel knows the format (binfmt_misc), or
+ *    it is run by /bin/sh as execvp() would have it.
+ * 3. ELF: it must be one that our library can be loaded into, with a dynamic
+ *    loader of the same libc.
+ * 4. The kernel would change privileges (set-uid, set-gid, capabilities of
+ *    the file): the loader then ignores LD_PRELOAD.
+ *
+ * The last is judged as for exec by the present user: a set-uid file of one's
+ * own, a file system mounted nosuid, and no_new_privs change nothing.
+ */
+
+#define SCRIPT_DEPTH 5               /* as in the kernel's exec_binprm() */
+#define SCRIPT_LINE  256             /* BINPRM_BUF_SIZE, 128 before Linux 5.1 */
+#define DEFAULT_PATH "/bin:/usr/bin" /* execvp()'s when PATH is unset */
+#define SHELL        "/bin/sh"
+
+#ifdef __GLIBC__
+# define OUR_LIBC "glibc"
+#else
+# define OUR_LIBC "musl"
+#endif
+
+/**
+ * struct judge - a judgement in progress
+ * @depth: scripts followed so far
+ * @why, @size: where a reason goes
+ */
+struct judge {
+	int depth;
+	char *why;
+	size_t size;
+};
+
+static int judge_file(struct judge *j, const char *path);
+
+/* ---- finding it ---- */
+
+/* Return: 0, or -1 and errno. */
+static int check_executable(const char *path)
+{
+	struct stat st;
+
+	if (stat(path, &st) == -1)
+		return -1;
+	if (!S_ISREG(st.st_mode)) {
+		errno = EACCES;
+		return -1;
+	}
+	return faccessat(AT_FDCWD, path, X_OK, AT_EACCESS);
+}
+
+static int use_path(const char *name, char path[PATH_MAX])
+{
+	if (strlen(name) >= PATH_MAX) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(path, name, strlen(name) + 1);
+	return check_executable(path);
+}
+
+int program_find(const char *name, char path[PATH_MAX])
+{
+	const char *at = getenv("PATH");
+	int err = ENOENT;
+
+	if (!name[0]) {
+		errno = ENOENT;
+		return -1;
+	}
+	if (strchr(name, '/'))
+		return use_path(name, path);
+	for (at = at ? at : DEFAULT_PATH;; at++) {
+		int len = (int)strcspn(at, ":");
+		/* An empty element is the current directory. */
+		int n = snprintf(path, PATH_MAX, "%.*s%s%s", len, at,
+			len ? "/" : "./", name);
+
+		if (n < PATH_MAX && check_executable(path) == 0)
+			return 0;
+		if (n < PATH_MAX && errno == EACCES)
+			err = EACCES;
+		at += len;
+		if (!*at)
+			break;
+	}
+	errno = err;
+	return -1;
+}
+
+/* ---- judging it ---- */
+
+__attribute__((format(printf, 2, 3))) static int refuse(
+	struct judge *j, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(j->why, j->size, fmt, ap);
+	va_end(ap);
+	return -1;
+}
+
+/* Do capabilities of the file take effect for a user other than root? */
+static bool has_capabilities(int fd)
+{
+	struct vfs_cap_data caps = {0};
+	ssize_t n = fgetxattr(fd, "security.capability", &caps, sizeof(caps));
+	uint32_t magic = le32toh(caps.magic_etc);
+	uint32_t revision = magic & VFS_CAP_REVISION_MASK;
+
+	/* Revision 3 as such is for another user namespace; for our own the
+	 * kernel shows it as 2. It is longer, so that n is -1 then. */
+	if (n < (ssize_t)XATTR_CAPS_SZ_1 || getuid() == 0 ||
+		(revision != VFS_CAP_REVISION_1 &&
+			revision != VFS_CAP_REVISION_2))
+		return false;
+	return magic & VFS_CAP_FLAGS_EFFECTIVE || caps.data[0].permitted ||
+	       caps.data[1].permitted;
+}
+
+static int judge_privileges(struct judge *j, const char *path, int fd)
+{
+	struct statvfs fs;
+	struct stat st;
+
+	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ||
+		fstat(fd, &st) == -1 ||
+		(fstatvfs(fd, &fs) == 0 && fs.f_flag & ST_NOSUID))
+		return 0;
+	if (st.st_mode & S_ISUID && st.st_uid != getuid())
+		return refuse(j,
+			"%s is set-uid (owner %u): the system loads no "
+			"library into it",
+			path, st.st_uid);
+	if ((st.st_mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP) &&
+		st.st_gid != getgid())
+		return refuse(j,
+			"%s is set-gid (group %u): the system loads no "
+			"library into it",
+			path, st.st_gid);
+	if (has_capabilities(fd))
+		return refuse(j,
+			"%s has file capabilities: the system loads no "
+			"library into it",
+			path);
+	return 0;
+}
+
+static const char *libc_of(const char *interp)
+{
+	const char *slash = strrchr(interp, '/');
+
+	return strncmp(slash ? slash + 1 : interp, "ld-musl", 7) == 0 ? "musl"
+								      : "glibc";
+}
+
+static int judge_elf(
+	struct judge *j, const char *path, const struct elf_file *elf)
+{
+	if (elf->kind == ELF_KIND_FOREIGN)
+		return refuse(j,
+			"%s is for another kind of machine or word size than "
+			"the library",
+			path);
+	if (elf->kind == ELF_KIND_BROKEN)
+		return refuse(
+			j, "%s is a damaged ELF file: %s", path, elf->broken);
+	if (!elf->has_interp)
+		return refuse(j,
+			"%s is statically linked (no PT_INTERP): no library "
+			"can be loaded into it",
+			path);
+	if (elf->is_go)
+		return refuse(j,
+			"%s is a Go program: it makes its system calls itself, "
+			"not through the C library",
+			path);
+	if (strcmp(libc_of(elf->interp), OUR_LIBC) != 0)
+		return refuse(j,
+			"%s is linked with %s (loader %s), the library with "
+			"%s",
+			path, libc_of(elf->interp), elf->interp, OUR_LIBC);
+	return 0;
+}
+
+/* ---- scripts ---- */
+
+static char *skip_blanks(char *at)
+{
+	return at + strspn(at, " \t");
+}
+
+/* Cut the word off that begins here. Return: what follows it. */
+static char *cut_word(char *at)
+{
+	at += strcspn(at, " \t");
+	if (*at)
+		*at++ = '\0';
+	return skip_blanks(at);
+}
+
+/*
+ * What env(1) is told to start: its first operand that sets no variable, with
+ * or without -S before it.
+ * Return: the name, or NULL if other options leave that open.
+ */
+static char *env_operand(char *arg)
+{
+	char *rest;
+
+	if (strncmp(arg, "-S", 2) == 0)
+		arg = skip_blanks(arg + 2);
+	else if (strncmp(arg, "--split-string=", 15) == 0)
+		arg = skip_blanks(arg + 15);
+	for (; *arg; arg = rest) {
+		rest = cut_word(arg);
+		if (*arg == '-')
+			return NULL;
+		if (!strchr(arg, '='))
+			return arg;
+	}
+	return NULL;
+}
+
+static bool is_env(const char *interp)
+{
+	const char *slash = strrchr(interp, '/');
+
+	return strcmp(slash ? slash + 1 : interp, "env") == 0;
+}
+
+/* @line: what follows "#!", up to the end of the line. */
+static int judge_script(struct judge *j, const char *path, char *line)
+{
+	char found[PATH_MAX];
+	char *interp = skip_blanks(line);
+	char *arg = cut_word(interp);
+	const char *operand;
+
+	if (!*interp)
+		return 0; /* exec will say so */
+	if (++j->depth > SCRIPT_DEPTH)
+		return refuse(j,
+			"%s: more than %d scripts that are each other's "
+			"interpreters",
+			path, SCRIPT_DEPTH);
+	if (!is_env(interp))
+		return judge_file(j, interp);
+	operand = env_operand(arg);
+	if (!operand || program_find(operand, found) == -1)
+		return 0;
+	return judge_file(j, found);
+}
+
+/* Return: the line behind "#!", or NULL if this is no script. */
+static char *script_line(int fd, char buf[SCRIPT_LINE + 1])
+{
+	ssize_t n = pread(fd, buf, SCRIPT_LINE, 0);
+
+	if (n < 2 || buf[0] != '#' || buf[1] != '!')
+		return NULL;
+	buf[n] = '\0';
+	buf[strcspn(buf, "\n")] = '\0';
+	return buf + 2;
+}
+
+static int judge_fd(struct judge *j, const char *path, int fd)
+{
+	char buf[SCRIPT_LINE + 1];
+	char *line = script_line(fd, buf);
+	struct elf_file elf;
+
+	if (line)
+		return judge_script(j, path, line);
+	if (elf_file_read(fd, &elf) == -1)
+		return 0;
+	if (elf.kind == ELF_KIND_NONE)
+		return strcmp(path, SHELL) == 0 ? 0 : judge_file(j, SHELL);
+	if (judge_elf(j, path, &elf) == -1)
+		return -1;
+	return judge_privileges(j, path, fd);
+}
+
+static int judge_file(struct judge *j, const char *path)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	int ret;
+
+	if (fd == -1)
+		return 0;
+	ret = judge_fd(j, path, fd);
+	closefd(&fd);
+	return ret;
+}
+
+int program_refusal(const char *path, char *why, size_t size)
+{
+	struct judge j = {.why = why, .size = size};
+
+	return judge_file(&j, path);
+}
+
+/* ---- becoming it ---- */
+
+/* As execvp(): a file of no known format is a script for the shell. */
+static void exec_by_shell(const char *path, char **argv)
+{
+	size_t argc = 0;
+	char **shell_argv;
+
+	while (argv[argc])
+		argc++;
+	shell_argv = calloc(argc + 2, sizeof(*shell_argv));
+	if (!shell_argv)
+		return;
+	shell_argv[0] = (char *)(uintptr_t)SHELL;
+	shell_argv[1] = (char *)(uintptr_t)path;
+	for (size_t i = 1; i < argc; i++)
+		shell_argv[i + 1] = argv[i];
+	execv(SHELL, shell_argv);
+	free(shell_argv);
+}
+
+int program_exec(const char *path, char **argv)
+{
+	int err;
+
+	execv(path, argv);
+	err = errno;
+	if (err == ENOEXEC) {
+		exec_by_shell(path, argv);
+		err = errno;
+	}
+	return err;
+}

@@ -1,0 +1,295 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * proxy: the host's end. A SOCKS5 server on vsock, unix or TCP sockets.
+ *
+ * Theory of operation
+ *
+ * Start: parse the whole command line, open every listener, set up every
+ * worker, and only then start the threads: what fails, fails before anybody
+ * is served. Exit status 2 for the command line, 1 for the rest.
+ *
+ * Then the main thread only waits for signals, which are blocked in all
+ * threads, and for workers to change state:
+ *
+ *	RUNNING   a first SIGTERM or SIGINT: all workers let go of the
+ *		  listeners; when the last has, the listeners are closed
+ *	DRAINING  until all workers are done; after the drain time, or at the
+ *		  next signal, they are told to end at once
+ *
+ * Exit status 0 for an end that was asked for, drained or not.
+ */
+
+#include "common/fd.h"
+#include "common/log.h"
+#include "proxy/options.h"
+#include "proxy/optparse.h"
+#include "proxy/resolve.h"
+#include "proxy/worker.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <time.h>
+#include <unistd.h>
+
+/* fds of the process itself: standard streams, signals, hosts and resolv.conf
+ * while they are read. */
+#define FDS_OF_PROCESS 16
+/* Of a worker: epoll, wake-up, c-ares sockets. */
+#define FDS_OF_WORKER 24
+
+struct proxy {
+	struct options options;
+	struct listener listeners[OPTIONS_LISTEN_MAX];
+	size_t nr_listeners;
+	struct fd_budget budget;
+	struct worker_config config;
+	struct worker *workers[WORKERS_MAX];
+	unsigned int nr_workers;
+	int signal_fd;
+	bool draining;
+	bool killed;
+	double kill_at; /* DRAINING: seconds of the monotonic clock */
+};
+
+static double monotonic(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* ---- set-up ---- */
+
+/* From here on SIGTERM and SIGINT arrive through @signal_fd alone. */
+static int setup_signals(struct proxy *p)
+{
+	sigset_t set;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	p->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	p->config.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (p->signal_fd == -1 || p->config.event_fd == -1) {
+		log_error("signalfd or eventfd: %s", log_strerror(errno));
+		return -1;
+	}
+	return 0;
+}
+
+/* Whoever can reach the socket can use the proxy: say where that is many. */
+static void warn_if_open(const struct listener *l)
+{
+	if (l->ep.kind == ENDPOINT_TCP && !ip_port_is_loopback(&l->ep.addr))
+		log_warn("%s: whoever can reach this address can use the "
+			 "proxy, there is no authentication",
+			l->text);
+}
+
+static int open_listeners(struct proxy *p)
+{
+	for (size_t i = 0; i < p->options.nr_listen; i++) {
+		struct listener *l = &p->listeners[i];
+
+		if (listener_open(l, &p->options.listen[i]) == -1)
+			return -1;
+		p->nr_listeners++;
+		warn_if_open(l);
+	}
+	return 0;
+}
+
+static void close_listeners(struct proxy *p)
+{
+	for (size_t i = 0; i < p->nr_listeners; i++)
+		listener_close(&p->listeners[i]);
+}
+
+static void configure(struct proxy *p, long fd_limit)
+{
+	const struct options *o = &p->options;
+
+	fd_budget_init(&p->budget, fd_limit,
+		FDS_OF_PROCESS + (long)p->nr_listeners +
+			FDS_OF_WORKER * (long)o->workers);
+	p->config.listeners = p->listeners;
+	p->config.nr_listeners = p->nr_listeners;
+	p->config.nr_workers = o->workers;
+	p->config.buffer_size = o->buffer_size;
+	p->config.handshake_timeout = o->handshake_timeout;
+	p->config.connect_timeout = o->connect_timeout;
+	p->config.rules = &o->rules;
+	p->config.resolv_conf = o->resolv_conf;
+	p->config.budget = &p->budget;
+	atomic_init(&p->config.short_of_fds, false);
+}
+
+/* All loops are made before the first thread runs: libev probes the clocks
+ * into globals with the first. */
+static int setup_workers(struct proxy *p)
+{
+	for (unsigned int i = 0; i < p->options.workers; i++) {
+		p->workers[i] = worker_new(&p->config, i);
+		if (!p->workers[i])
+			return -1;
+		p->nr_workers++;
+	}
+	return 0;
+}
+
+static int start_workers(struct proxy *p)
+{
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		if (worker_start(p->workers[i]) == -1)
+			return -1;
+	for (size_t i = 0; i < p->nr_listeners; i++)
+		log_info("listening on %s", p->listeners[i].text);
+	return 0;
+}
+
+/* ---- running ---- */
+
+/* Have all workers come at least as far as @state? */
+static bool all_workers(const struct proxy *p, enum worker_state state)
+{
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		if (worker_state(p->workers[i]) < state)
+			return false;
+	return true;
+}
+
+static void drain(struct proxy *p, const char *why)
+{
+	log_info("%s: no new connections, up to %g s for the others", why,
+		p->options.drain);
+	p->draining = true;
+	p->kill_at = monotonic() + p->options.drain;
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		worker_drain(p->workers[i]);
+}
+
+static void kill_workers(struct proxy *p, const char *why)
+{
+	if (p->killed)
+		return;
+	p->killed = true;
+	log_info("%s: ending all connections", why);
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		worker_kill(p->workers[i]);
+}
+
+static void on_signal(struct proxy *p)
+{
+	struct signalfd_siginfo info;
+
+	while (read(p->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+		const char *name =
+			info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT";
+
+		if (p->draining)
+			kill_workers(p, name);
+		else
+			drain(p, name);
+	}
+}
+
+static void on_event(struct proxy *p)
+{
+	uint64_t changes;
+
+	if (read(p->config.event_fd, &changes, sizeof(changes)) == -1)
+		return;
+	if (all_workers(p, WORKER_DRAINING))
+		close_listeners(p);
+}
+
+/* Until the drain time is over; for ever while there is none. */
+static int wait_ms(const struct proxy *p)
+{
+	double left;
+
+	if (!p->draining || p->killed)
+		return -1;
+	left = p->kill_at - monotonic();
+	return left <= 0 ? 0 : (int)(left * 1000) + 1;
+}
+
+static void run(struct proxy *p)
+{
+	struct pollfd fds[] = {
+		{.fd = p->signal_fd, .events = POLLIN},
+		{.fd = p->config.event_fd, .events = POLLIN},
+	};
+
+	while (!all_workers(p, WORKER_DONE)) {
+		if (poll(fds, 2, wait_ms(p)) == -1 && errno != EINTR)
+			log_error_ratelimit("poll: %s", log_strerror(errno));
+		on_signal(p);
+		on_event(p);
+		if (p->draining && monotonic() >= p->kill_at)
+			kill_workers(p, "drain time is over");
+	}
+	log_info("done");
+}
+
+static void teardown(struct proxy *p)
+{
+	/* Threads run only if something failed while they were started. */
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		worker_kill(p->workers[i]);
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		worker_free(p->workers[i]);
+	close_listeners(p);
+	closefd_if(&p->signal_fd);
+	closefd_if(&p->config.event_fd);
+	resolve_library_cleanup();
+}
+
+static int serve(struct proxy *p)
+{
+	long fd_limit = fd_limit_raise();
+	int status = EXIT_FAILURE;
+
+	if (setup_signals(p) == -1 || resolve_library_init() == -1 ||
+		open_listeners(p) == -1)
+		goto out;
+	configure(p, fd_limit);
+	if (setup_workers(p) == -1 || start_workers(p) == -1)
+		goto out;
+	run(p);
+	status = EXIT_SUCCESS;
+out:
+	teardown(p);
+	return status;
+}
+
+int main(int argc, char **argv)
+{
+	/* Static for its size alone. */
+	static struct proxy proxy = {
+		.signal_fd = -1, .config = {.event_fd = -1}};
+	char error[OPTPARSE_ERROR_MAX];
+	int status = EXIT_SUCCESS;
+
+	if (options_parse(&proxy.options, argc, argv, error) == -1) {
+		fprintf(stderr, "proxy: %s\nTry 'proxy --help'.\n", error);
+		status = 2;
+	} else if (proxy.options.help) {
+		options_help();
+	} else if (proxy.options.version) {
+		printf("proxy %s\n", PROXIFY_VERSION);
+	} else {
+		log_init("proxy", proxy.options.log_level, STDERR_FILENO);
+		status = serve(&proxy);
+	}
+	options_free(&proxy.options);
+	return status;
+}

@@ -1,0 +1,671 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/relay.h"
+
+#include "common/fd.h"
+#include "common/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Theory of operation
+ *
+ * Goals: what one side sends the other receives, in order, whole and once; an
+ * end of stream arrives as an end of stream and a broken connection as a
+ * broken one; a slow receiver slows its sender and costs bounded memory; an
+ * idle connection costs this struct and two fds.
+ *
+ * Sides and directions. The sockets are side 0 and side 1, and the opposite of
+ * a side is !side. A direction is named by the side its bytes come from. All
+ * code below is written once, for "a side".
+ *
+ * Moving bytes. When a side becomes readable, one recv() takes what is there
+ * into the loop's scratch buffer and one send() passes it on, without asking
+ * first whether the sink can take it: it nearly always can. One read for each
+ * event is what bounds the work of a turn, so that a bulk transfer takes turns
+ * with everyone else; the scratch buffer is large, so that it still needs few
+ * turns. (Waiting is level-triggered: nothing is assumed about what a short
+ * read means, which differs between vsock transports.)
+ *
+ * Back-pressure. What the sink did not take is "held": copied into a buffer of
+ * its exact size or, when that is much, the scratch buffer itself changes
+ * hands and the loop gets another. While a direction holds bytes its source is
+ * not read, so it holds at most one scratch buffer. When the sink becomes
+ * writable the rest is sent, and the source is read once more in the same turn
+ * so that a steady stream against a steady brake needs no epoll_ctl().
+ *
+ * State is a set of event bits, changed by relay_event() alone:
+ *
+ *	FIN_RCVD(s)	a read from s returned the end of its stream
+ *	FIN_SENT(s)	s was told so: shutdown(s, SHUT_WR)
+ *	SINK_GONE(s)	a write to s failed: its peer takes no more bytes
+ *	CLOSED		fds are closed, the memory waits for the reaper
+ *
+ * What to wait for is derived from state in wanted() alone, and what to do
+ * about an end in relay_settle() alone:
+ *
+ *	FIN_RCVD(s)  held from s  SINK_GONE(!s)
+ *	     0            0             0	read s
+ *	     0            1             0	do not read s; wait to write !s
+ *	     1            1             0	wait to write !s
+ *	     1            0             0	FIN_SENT(!s), once
+ *	     *            -             1	what is held is dropped, s is
+ *						not read any more
+ *
+ *	FIN_SENT(0) and FIN_SENT(1): close, the normal end
+ *	read error on s: reset
+ *	SINK_GONE(0) and SINK_GONE(1): reset
+ *	SINK_GONE(s), FIN_RCVD(s), nothing held from s: reset. Until then what
+ *	s sent before it went is still passed on, as TCP does with what arrived
+ *	before a reset
+ *
+ * Resets. "Reset" closes both sockets so that the peers can tell it from an
+ * end of stream, as far as the family can:
+ *	TCP	SO_LINGER with zero time makes close() send RST
+ *	unix	close() with bytes unread in our queue gives the peer
+ *		ECONNRESET, so nothing is drained before; with none unread it
+ *		is an end of stream
+ *	vsock	has no way; the peer reads an end of stream, its writes fail
+ * In the other direction, vsock reports a peer's reset as an end of stream.
+ * And after a local shutdown() it reports an end of stream as ENOTCONN.
+ *
+ * What waiting does not show. A side that is not waited for (its stream has
+ * ended, or the sink is slow) may break without an event. A relay with such a
+ * side is on the group's watched list, and a sweep every few seconds probes
+ * those sides with a send of no bytes, which fails on a socket of any family
+ * that has lost its peer:
+ *	TCP	a failure means a reset or a dead peer: reset, now
+ *	others	the peer has closed both directions. If s has nothing more to
+ *		give, the other side gets gone_after seconds to end by itself,
+ *		as an orphaned TCP socket in FIN_WAIT2 does; then close
+ * Half-closed connections whose peers live are never timed out.
+ */
+
+#define RELAY_MAGIC       0x52454c59u /* "RELY" */
+#define RELAY_GROUP_MAGIC 0x52475250u /* "RGRP" */
+
+/* Of half-closed and braked connections; how soon an unseen reset shows. */
+#define SWEEP_EVERY 5.0 /* seconds */
+/* Linux' own tcp_fin_timeout, for the same situation. */
+#define GONE_AFTER 60.0 /* seconds */
+
+/* A leftover of at least this part of the scratch buffer takes the buffer
+ * along instead of being copied. */
+#define STEAL_PART 4
+
+#define FIN_RCVD(side)  (1u << (side))
+#define FIN_SENT(side)  (1u << (2 + (side)))
+#define SINK_GONE(side) (1u << (4 + (side)))
+#define CLOSED          (1u << 6)
+/* Not states of the stream, but said once: */
+#define DONE_TOLD(side) (1u << (7 + (side)))
+
+static const char *const event_names[] = {
+	"FIN_RCVD(0)",
+	"FIN_RCVD(1)",
+	"FIN_SENT(0)",
+	"FIN_SENT(1)",
+	"SINK_GONE(0)",
+	"SINK_GONE(1)",
+	"CLOSED",
+	"DONE_TOLD(0)",
+	"DONE_TOLD(1)",
+};
+_Static_assert(1u << (sizeof(event_names) / sizeof(event_names[0]) - 1) ==
+		       DONE_TOLD(1),
+	"a name for each event");
+
+/**
+ * struct relay_side - one socket and the direction that comes from it
+ * @io:       watches @fd for @mask; its data is the relay
+ * @held:     bytes from this side that the other did not take yet, or NULL
+ * @held_off, @held_len: where they start in @held, and how many they are
+ * @held_big: @held is a buffer of scratch size
+ * @mask:     EV_READ and EV_WRITE as last set
+ * @family:   of the socket
+ * @fd:       -1 once closed
+ * @bytes:    read from this side so far
+ */
+struct relay_side {
+	ev_io io;
+	uint8_t *held;
+	uint32_t held_off;
+	uint32_t held_len;
+	uint64_t bytes;
+	int fd;
+	sa_family_t family;
+	uint8_t mask;
+	bool held_big;
+};
+
+/**
+ * struct relay - see the theory above
+ * @link:  on the group's watched list if @watched, else on the steady one
+ * @gone_since: when a sweep first found a side gone for good, 0 if none is
+ * @events: the bits above
+ */
+struct relay {
+	uint32_t magic;
+	uint32_t events;
+	struct relay_group *group;
+	struct list link;
+	bool watched;
+	struct relay_side side[2];
+	double gone_since;
+	uint64_t id;
+	const struct relay_ops *ops;
+	void *arg;
+	struct reap reap;
+};
+
+size_t relay_size(void)
+{
+	return sizeof(struct relay);
+}
+
+static void relay_event(struct relay *r, uint32_t event)
+{
+	assert(r->magic == RELAY_MAGIC);
+	assert(!(r->events & (event | CLOSED)));
+	r->events |= event;
+	log_debug("conn %" PRIu64 ": %s", r->id,
+		event_names[__builtin_ctz(event)]);
+}
+
+/* ---- what is held ---- */
+
+/* Let go of what is held from @side. */
+static void held_drop(struct relay *r, int side)
+{
+	struct relay_group *g = r->group;
+	struct relay_side *s = &r->side[side];
+
+	if (s->held_big && g->nr_spare < RELAY_SPARES)
+		g->spare[g->nr_spare++] = s->held;
+	else
+		free(s->held);
+	s->held = NULL;
+	s->held_len = s->held_off = 0;
+	s->held_big = false;
+}
+
+/* Give the scratch buffer away and put another in its place. */
+static uint8_t *scratch_steal(struct relay_group *g)
+{
+	uint8_t *fresh =
+		g->nr_spare ? g->spare[--g->nr_spare] : malloc(g->scratch_size);
+	uint8_t *stolen = g->scratch;
+
+	if (!fresh)
+		return NULL;
+	g->scratch = fresh;
+	return stolen;
+}
+
+/* Hold @len bytes at @data from @side. Return: 0, or -1 without memory. */
+static int held_set(struct relay *r, int side, const uint8_t *data, size_t len)
+{
+	struct relay_group *g = r->group;
+	struct relay_side *s = &r->side[side];
+	bool in_scratch =
+		data >= g->scratch && data < g->scratch + g->scratch_size;
+	uint8_t *was = g->scratch;
+
+	assert(!s->held && len > 0 && len <= g->scratch_size);
+	if (in_scratch && len >= g->scratch_size / STEAL_PART) {
+		s->held = scratch_steal(g);
+		s->held_off = (uint32_t)(data - was);
+		s->held_big = true;
+	} else {
+		s->held = malloc(len);
+		if (s->held)
+			memcpy(s->held, data, len);
+	}
+	if (!s->held) {
+		s->held_off = 0;
+		s->held_big = false;
+		return -1;
+	}
+	s->held_len = (uint32_t)len;
+	return 0;
+}
+
+/* ---- the end ---- */
+
+static void tell_done(struct relay *r, int side, int err)
+{
+	if (r->events & DONE_TOLD(side))
+		return;
+	r->events |= DONE_TOLD(side);
+	if (r->ops && r->ops->direction_done)
+		r->ops->direction_done(r->arg, side, r->side[side].bytes, err);
+}
+
+/* SO_LINGER without time to linger: close() sends RST. */
+static void arm_reset(const struct relay_side *s)
+{
+	struct linger now = {.l_onoff = 1, .l_linger = 0};
+
+	if (s->family == AF_INET || s->family == AF_INET6)
+		setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+}
+
+static void relay_destroy(struct reap *reap)
+{
+	struct relay *r = list_of(reap, struct relay, reap);
+
+	assert(r->magic == RELAY_MAGIC && (r->events & CLOSED));
+	r->magic = 0;
+	free(r);
+}
+
+/*
+ * Close both sides.
+ * @err: 0 for the normal end, else a reset with the errno that caused it.
+ */
+static void relay_close(struct relay *r, int err)
+{
+	struct relay_group *g = r->group;
+
+	log_debug("conn %" PRIu64 ": closed, %" PRIu64 " bytes out, %" PRIu64
+		  " bytes in%s%s",
+		r->id, r->side[0].bytes, r->side[1].bytes,
+		err ? ", reset: " : "", err ? log_strerror(err) : "");
+	for (int side = 0; side < 2; side++) {
+		struct relay_side *s = &r->side[side];
+
+		ev_io_stop(g->loop, &s->io);
+		held_drop(r, side);
+		if (err)
+			arm_reset(s);
+		closefd(&s->fd);
+	}
+	tell_done(r, 0, err);
+	tell_done(r, 1, err);
+	relay_event(r, CLOSED);
+	list_del(&r->link);
+	assert(g->nr > 0);
+	g->nr--;
+	if (r->ops && r->ops->closed)
+		r->ops->closed(r->arg);
+	if (g->closed)
+		g->closed(g->arg);
+	reap_later(g->reaper, &r->reap, relay_destroy);
+}
+
+/* ---- moving bytes ---- */
+
+/*
+ * The peer of @side takes no more bytes: whatever was meant for it is dropped.
+ */
+static void sink_gone(struct relay *r, int side, int err)
+{
+	if (r->events & SINK_GONE(side))
+		return;
+	log_debug("conn %" PRIu64 ": write to side %d: %s", r->id, side,
+		log_strerror(err));
+	relay_event(r, SINK_GONE(side));
+	held_drop(r, !side);
+	tell_done(r, !side, err);
+}
+
+static bool try_again(int err)
+{
+	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
+}
+
+/*
+ * Write to @side what it takes.
+ * Return: bytes written, possibly 0, or -1 if it is gone (and marked so).
+ */
+static ssize_t sink_write(
+	struct relay *r, int side, const uint8_t *data, size_t len)
+{
+	ssize_t n = send(r->side[side].fd, data, len, MSG_NOSIGNAL);
+
+	if (n >= 0)
+		return n;
+	if (try_again(errno))
+		return 0;
+	sink_gone(r, side, errno);
+	return -1;
+}
+
+/* Pass on @data that came from @side; hold what is not taken. */
+static void deliver(struct relay *r, int side, const uint8_t *data, size_t len)
+{
+	ssize_t n = sink_write(r, !side, data, len);
+
+	if (n == -1 || (size_t)n == len)
+		return;
+	if (held_set(r, side, data + n, len - (size_t)n) == -1)
+		relay_close(r, ENOMEM);
+}
+
+/*
+ * Read once from @side and pass it on.
+ */
+static void forward(struct relay *r, int side)
+{
+	struct relay_side *s = &r->side[side];
+	ssize_t n = recv(s->fd, r->group->scratch, r->group->scratch_size, 0);
+
+	if (n > 0) {
+		s->bytes += (uint64_t)n;
+		deliver(r, side, r->group->scratch, (size_t)n);
+	} else if (n == 0 ||
+		   (errno == ENOTCONN && (r->events & FIN_SENT(side)))) {
+		relay_event(r, FIN_RCVD(side));
+	} else if (!try_again(errno)) {
+		relay_close(r, errno);
+	}
+}
+
+/* Write what is held from @side. */
+static void flush_held(struct relay *r, int side)
+{
+	struct relay_side *s = &r->side[side];
+	ssize_t n = sink_write(r, !side, s->held + s->held_off, s->held_len);
+
+	if (n == -1)
+		return;
+	s->held_off += (uint32_t)n;
+	s->held_len -= (uint32_t)n;
+	if (s->held_len == 0)
+		held_drop(r, side);
+}
+
+/* ---- from state to effects ---- */
+
+/* What to wait for on @side: the only place that decides it. */
+static uint8_t wanted(const struct relay *r, int side)
+{
+	uint8_t mask = 0;
+
+	if (!(r->events & (FIN_RCVD(side) | SINK_GONE(!side))) &&
+		r->side[side].held_len == 0)
+		mask |= EV_READ;
+	if (r->side[!side].held_len > 0)
+		mask |= EV_WRITE;
+	return mask;
+}
+
+static void set_watcher(struct relay *r, int side)
+{
+	struct relay_side *s = &r->side[side];
+	uint8_t mask = wanted(r, side);
+
+	if (s->mask == mask)
+		return;
+	ev_io_stop(r->group->loop, &s->io);
+	ev_io_modify(&s->io, mask);
+	if (mask)
+		ev_io_start(r->group->loop, &s->io);
+	s->mask = mask;
+}
+
+/* Move the relay between the group's lists. */
+static void set_watched(struct relay *r, bool watched)
+{
+	struct relay_group *g = r->group;
+
+	if (r->watched == watched)
+		return;
+	r->watched = watched;
+	list_del(&r->link);
+	list_add(watched ? &g->watched : &g->steady, &r->link);
+	if (watched && !ev_is_active(&g->sweep)) {
+		g->sweep.repeat = g->sweep_every;
+		ev_timer_again(g->loop, &g->sweep);
+	}
+}
+
+/* Tell !@side that @side's stream has ended, once all of it was passed on. */
+static void pass_fin(struct relay *r, int side)
+{
+	if (!(r->events & FIN_RCVD(side)) || r->side[side].held_len > 0 ||
+		(r->events & (FIN_SENT(!side) | SINK_GONE(!side))))
+		return;
+	/* A peer that has left altogether cannot be told. Where it had ended
+	 * its own stream before, that is no failure: both have ended. */
+	if (shutdown(r->side[!side].fd, SHUT_WR) == -1 &&
+		!(r->events & FIN_RCVD(!side))) {
+		sink_gone(r, !side, errno);
+		return;
+	}
+	relay_event(r, FIN_SENT(!side));
+	tell_done(r, side, 0);
+}
+
+/* Has @side nothing more to give, and takes nothing more either? */
+static bool spent(const struct relay *r, int side)
+{
+	return (r->events & SINK_GONE(side)) && (r->events & FIN_RCVD(side)) &&
+	       r->side[side].held_len == 0;
+}
+
+/*
+ * Draw the conclusions from the relay's state: pass ends of streams on, close
+ * what is finished, wait for what is wanted. Called after anything happened.
+ */
+static void relay_settle(struct relay *r)
+{
+	if (r->events & CLOSED)
+		return;
+	pass_fin(r, 0);
+	pass_fin(r, 1);
+	if ((r->events & FIN_SENT(0)) && (r->events & FIN_SENT(1))) {
+		relay_close(r, 0);
+		return;
+	}
+	if (spent(r, 0) || spent(r, 1) ||
+		((r->events & SINK_GONE(0)) && (r->events & SINK_GONE(1)))) {
+		relay_close(r, EPIPE);
+		return;
+	}
+	set_watcher(r, 0);
+	set_watcher(r, 1);
+	set_watched(r, !(r->side[0].mask & r->side[1].mask & EV_READ));
+}
+
+static void on_io(struct ev_loop *loop, ev_io *w, int revents)
+{
+	struct relay *r = w->data;
+	int side;
+
+	assert(r->magic == RELAY_MAGIC && !(r->events & CLOSED));
+	side = w == &r->side[1].io;
+	assert(w == &r->side[side].io);
+	if ((revents & EV_WRITE) && r->side[!side].held_len > 0) {
+		flush_held(r, !side);
+		if (wanted(r, !side) & EV_READ)
+			forward(r, !side);
+	}
+	if ((revents & EV_READ) && !(r->events & CLOSED) &&
+		(wanted(r, side) & EV_READ))
+		forward(r, side);
+	relay_settle(r);
+}
+
+/* ---- the sweep ---- */
+
+/* Why nothing can be sent to @side any more, or 0. */
+static int probe(const struct relay_side *s)
+{
+	if (send(s->fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == -1 &&
+		!try_again(errno))
+		return errno;
+	return 0;
+}
+
+/*
+ * Look at a side that nothing waits for.
+ * Return: true if its peer has gone without a word and leaves nothing behind.
+ */
+static bool sweep_side(struct relay *r, int side)
+{
+	const struct relay_side *s = &r->side[side];
+	int err;
+
+	if ((s->mask & EV_READ) || (r->events & (CLOSED | SINK_GONE(side))))
+		return false;
+	/* What we have shut down ourselves cannot be probed by sending, but
+	 * then this direction has ended well, and the other side's reads and
+	 * writes decide. */
+	if (r->events & FIN_SENT(side))
+		return false;
+	err = probe(s);
+	if (!err)
+		return false;
+	if (s->family == AF_INET || s->family == AF_INET6) {
+		relay_close(r, err);
+		return false;
+	}
+	return r->events & FIN_SENT(!side);
+}
+
+static void sweep_relay(struct relay *r, double now)
+{
+	bool gone = sweep_side(r, 0) || sweep_side(r, 1);
+
+	if (r->events & CLOSED)
+		return;
+	if (!gone)
+		r->gone_since = 0;
+	else if (r->gone_since == 0)
+		r->gone_since = now;
+	else if (now - r->gone_since >= r->group->gone_after)
+		relay_close(r, 0);
+}
+
+static void on_sweep(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct relay_group *g = w->data;
+	struct list *link, *next;
+
+	assert(g->magic == RELAY_GROUP_MAGIC);
+	/* Sweeping a relay takes at most itself off the list. */
+	for (link = g->watched.next; link != &g->watched; link = next) {
+		next = link->next;
+		sweep_relay(list_of(link, struct relay, link), ev_now(loop));
+	}
+	if (list_empty(&g->watched))
+		ev_timer_stop(loop, w);
+}
+
+/* ---- life ---- */
+
+int relay_group_init(struct relay_group *g, struct ev_loop *loop,
+	struct reaper *reaper, size_t size, void (*closed)(void *arg),
+	void *arg)
+{
+	assert(size >= RELAY_BUFFER_MIN && size <= RELAY_BUFFER_MAX);
+	memset(g, 0, sizeof(*g));
+	g->scratch = malloc(size);
+	if (!g->scratch)
+		return -1;
+	g->magic = RELAY_GROUP_MAGIC;
+	g->loop = loop;
+	g->reaper = reaper;
+	g->scratch_size = size;
+	list_init(&g->steady);
+	list_init(&g->watched);
+	ev_init(&g->sweep, on_sweep);
+	g->sweep.data = g;
+	g->sweep_every = SWEEP_EVERY;
+	g->gone_after = GONE_AFTER;
+	g->closed = closed;
+	g->arg = arg;
+	return 0;
+}
+
+void relay_group_abort(struct relay_group *g)
+{
+	struct list *lists[] = {&g->steady, &g->watched};
+
+	assert(g->magic == RELAY_GROUP_MAGIC);
+	for (size_t i = 0; i < 2; i++)
+		while (!list_empty(lists[i]))
+			relay_abort(
+				list_of(lists[i]->next, struct relay, link));
+}
+
+void relay_group_free(struct relay_group *g)
+{
+	assert(g->magic == RELAY_GROUP_MAGIC);
+	assert(g->nr == 0);
+	ev_timer_stop(g->loop, &g->sweep);
+	while (g->nr_spare)
+		free(g->spare[--g->nr_spare]);
+	free(g->scratch);
+	g->magic = 0;
+}
+
+struct relay *relay_new(struct relay_group *g, const struct relay_sock sock[2],
+	uint64_t id, const struct relay_ops *ops, void *arg)
+{
+	struct relay *r = calloc(1, sizeof(*r));
+
+	assert(g->magic == RELAY_GROUP_MAGIC);
+	if (!r)
+		return NULL;
+	r->magic = RELAY_MAGIC;
+	r->group = g;
+	r->id = id;
+	r->ops = ops;
+	r->arg = arg;
+	for (int side = 0; side < 2; side++) {
+		struct relay_side *s = &r->side[side];
+
+		assert(sock[side].fd >= 0);
+		s->fd = sock[side].fd;
+		s->family = sock[side].family;
+		ev_io_init(&s->io, on_io, s->fd, EV_READ);
+		s->io.data = r;
+	}
+	list_init(&r->link);
+	list_add(&g->steady, &r->link);
+	g->nr++;
+	return r;
+}
+
+void relay_feed(struct relay *r, int from, const void *data, size_t len)
+{
+	struct relay_side *s = &r->side[from];
+	uint8_t *more;
+
+	assert(r->magic == RELAY_MAGIC && !s->held_big);
+	if (len == 0 || (r->events & (CLOSED | SINK_GONE(!from))))
+		return;
+	s->bytes += len;
+	if (s->held_len == 0) {
+		deliver(r, from, data, len);
+		return;
+	}
+	assert(s->held_off == 0);
+	more = realloc(s->held, s->held_len + len);
+	if (!more) {
+		relay_close(r, ENOMEM);
+		return;
+	}
+	memcpy(more + s->held_len, data, len);
+	s->held = more;
+	s->held_len += (uint32_t)len;
+}
+
+void relay_run(struct relay *r)
+{
+	assert(r->magic == RELAY_MAGIC);
+	relay_settle(r);
+}
+
+void relay_abort(struct relay *r)
+{
+	assert(r->magic == RELAY_MAGIC);
+	if (!(r->events & CLOSED))
+		relay_close(r, ECONNABORTED);
+}

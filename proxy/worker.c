@@ -1,0 +1,361 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/worker.h"
+
+#include "common/fd.h"
+#include "common/log.h"
+#include "proxy/client.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+/*
+ * Theory of operation
+ *
+ * All workers wait on the same listening sockets and whoever comes first
+ * accepts. A connection stays with the worker that accepted it, so that
+ * nothing else is shared between threads than the fd budget, the rules and
+ * the log: each worker has its own loop, resolver, relay buffers and clients.
+ *
+ * Accepting goes on until there is nothing left, but for ACCEPT_BATCH at a
+ * time, so that those already connected get their turn. A vsock connection
+ * that does not fit into the listen queue is reset on the spot, so the queue
+ * is emptied with priority over elegance.
+ *
+ * Running out of fds (or of kernel memory for them) must not spin on a socket
+ * that stays readable. The worker stops waiting on the listeners for
+ * ACCEPT_PAUSE, or until one of its own connections ends. That is logged once,
+ * by the first worker that meets it, and once more when a worker has emptied
+ * the queue again.
+ *
+ * The end. The main thread wakes the loop (ev_async, the only libev call that
+ * may cross threads), having set @killing or not. DRAINING lets go of the
+ * listeners; when the last connection has ended, or at once when killed,
+ * the worker is DONE and its thread returns. Each change is announced through
+ * config->event_fd.
+ */
+
+#define WORKER_MAGIC 0x574f524bu /* "WORK" */
+
+#define ACCEPT_BATCH 64
+#define ACCEPT_PAUSE 0.1 /* seconds */
+
+struct acceptor {
+	ev_io io; /* data: the worker */
+	const struct listener *listener;
+};
+
+struct worker {
+	uint32_t magic;
+	struct worker_config *config;
+	unsigned int index;
+	struct ev_loop *loop;
+	struct reaper reaper;
+	struct relay_group relays;
+	struct nameservers nameservers;
+	struct client_env clients;
+	struct acceptor *acceptors;
+	ev_timer pause; /* active: not accepting for want of fds */
+	ev_async wake;
+	atomic_bool killing;
+	_Atomic enum worker_state state;
+	pthread_t thread;
+	bool started;
+};
+
+static void set_state(struct worker *w, enum worker_state state)
+{
+	const uint64_t one = 1;
+
+	assert(state > atomic_load(&w->state));
+	atomic_store(&w->state, state);
+	if (write(w->config->event_fd, &one, sizeof(one)) == -1)
+		log_error("worker %u: eventfd: %s", w->index,
+			log_strerror(errno));
+}
+
+enum worker_state worker_state(const struct worker *w)
+{
+	return atomic_load(&w->state);
+}
+
+/* ---- accepting ---- */
+
+static void accept_start(struct worker *w)
+{
+	for (size_t i = 0; i < w->config->nr_listeners; i++)
+		ev_io_start(w->loop, &w->acceptors[i].io);
+}
+
+static void accept_stop(struct worker *w)
+{
+	for (size_t i = 0; i < w->config->nr_listeners; i++)
+		ev_io_stop(w->loop, &w->acceptors[i].io);
+}
+
+/* There is no fd for another connection, or no memory: wait a little. */
+static void accept_pause(struct worker *w, const struct listener *l, int err)
+{
+	if (!atomic_exchange(&w->config->short_of_fds, true))
+		log_warn_ratelimit("accept on %s: %s; waiting for connections "
+				   "to end (%zu here, limit is %ld fds)",
+			l->text, log_strerror(err),
+			w->clients.nr + w->relays.nr, w->config->budget->limit);
+	accept_stop(w);
+	ev_timer_again(w->loop, &w->pause);
+}
+
+/* There may be fds again. */
+static void accept_resume(struct worker *w)
+{
+	if (!ev_is_active(&w->pause))
+		return;
+	ev_timer_stop(w->loop, &w->pause);
+	if (worker_state(w) == WORKER_ACCEPTING)
+		accept_start(w);
+}
+
+/* Nobody waits in the listen queue of @l. */
+static void accept_caught_up(struct worker *w, const struct listener *l)
+{
+	if (atomic_load(&w->config->short_of_fds) &&
+		atomic_exchange(&w->config->short_of_fds, false))
+		log_warn_ratelimit("accept on %s: going on", l->text);
+}
+
+/* accept() failed. Return: whether to try again at once. */
+static bool accept_failed(struct worker *w, const struct listener *l, int err)
+{
+	switch (err) {
+	case EAGAIN: accept_caught_up(w, l); return false;
+	case EMFILE:
+	case ENFILE:
+	case ENOBUFS:
+	case ENOMEM: accept_pause(w, l, err); return false;
+	case EBADF:
+	case EINVAL:
+	case ENOTSOCK:
+	case EOPNOTSUPP:
+	case EFAULT:
+		/* Nothing that waiting would mend, but that must not spin. */
+		log_error_ratelimit(
+			"accept on %s: %s", l->text, log_strerror(err));
+		accept_stop(w);
+		ev_timer_again(w->loop, &w->pause);
+		return false;
+	default:
+		/* A connection that broke while it was queued, or an interrupt:
+		 * it says nothing about the next one (accept(2)). */
+		log_debug("accept on %s: %s", l->text, log_strerror(err));
+		return true;
+	}
+}
+
+/* Accept one connection. Return: whether to go on. */
+static bool accept_one(struct worker *w, const struct listener *l)
+{
+	int fd;
+
+	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
+		accept_pause(w, l, EMFILE);
+		return false;
+	}
+	fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd == -1) {
+		int err = errno;
+
+		fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
+		return accept_failed(w, l, err);
+	}
+	if (client_new(&w->clients, fd, l->family) == -1) {
+		closefd(&fd);
+		fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
+		accept_pause(w, l, ENOMEM);
+		return false;
+	}
+	return true;
+}
+
+static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
+{
+	struct worker *w = io->data;
+	struct acceptor *a = list_of(io, struct acceptor, io);
+
+	assert(w->magic == WORKER_MAGIC);
+	for (int i = 0; i < ACCEPT_BATCH; i++)
+		if (!accept_one(w, a->listener))
+			break;
+}
+
+static void on_pause(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct worker *w = timer->data;
+
+	assert(w->magic == WORKER_MAGIC);
+	accept_resume(w);
+}
+
+/* ---- the end ---- */
+
+static void finish_if_idle(struct worker *w)
+{
+	if (worker_state(w) != WORKER_DRAINING || w->clients.nr > 0 ||
+		w->relays.nr > 0)
+		return;
+	set_state(w, WORKER_DONE);
+	ev_break(w->loop, EVBREAK_ALL);
+}
+
+/* A connection has ended and both its fds are closed. */
+static void on_connection_end(void *arg)
+{
+	struct worker *w = arg;
+
+	assert(w->magic == WORKER_MAGIC);
+	fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
+	accept_resume(w);
+	finish_if_idle(w);
+}
+
+static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
+{
+	struct worker *w = async->data;
+
+	assert(w->magic == WORKER_MAGIC);
+	if (worker_state(w) == WORKER_ACCEPTING) {
+		accept_stop(w);
+		ev_timer_stop(loop, &w->pause);
+		set_state(w, WORKER_DRAINING);
+	}
+	if (atomic_load(&w->killing)) {
+		client_abort_all(&w->clients);
+		relay_group_abort(&w->relays);
+	}
+	finish_if_idle(w);
+}
+
+void worker_drain(struct worker *w)
+{
+	ev_async_send(w->loop, &w->wake);
+}
+
+void worker_kill(struct worker *w)
+{
+	atomic_store(&w->killing, true);
+	ev_async_send(w->loop, &w->wake);
+}
+
+/* ---- life ---- */
+
+static int init_acceptors(struct worker *w)
+{
+	size_t nr = w->config->nr_listeners;
+
+	w->acceptors = calloc(nr, sizeof(*w->acceptors));
+	if (!w->acceptors)
+		return -1;
+	for (size_t i = 0; i < nr; i++) {
+		struct acceptor *a = &w->acceptors[i];
+
+		a->listener = &w->config->listeners[i];
+		ev_io_init(&a->io, on_accept, a->listener->fd, EV_READ);
+		a->io.data = w;
+	}
+	return 0;
+}
+
+static void init_clients(struct worker *w)
+{
+	const struct worker_config *config = w->config;
+
+	w->clients.loop = w->loop;
+	w->clients.reaper = &w->reaper;
+	w->clients.relays = &w->relays;
+	w->clients.nameservers = &w->nameservers;
+	w->clients.rules = config->rules;
+	w->clients.budget = config->budget;
+	w->clients.handshake_timeout = config->handshake_timeout;
+	w->clients.connect_timeout = config->connect_timeout;
+	list_init(&w->clients.clients);
+	w->clients.next_id = w->index + 1;
+	w->clients.id_step = config->nr_workers;
+	w->clients.gone = on_connection_end;
+	w->clients.arg = w;
+	nameservers_init(&w->nameservers, config->resolv_conf);
+}
+
+struct worker *worker_new(struct worker_config *config, unsigned int index)
+{
+	struct worker *w = calloc(1, sizeof(*w));
+
+	if (!w)
+		goto fail;
+	w->magic = WORKER_MAGIC;
+	w->config = config;
+	w->index = index;
+	w->loop = ev_loop_new(EVBACKEND_EPOLL | EVFLAG_NOENV);
+	if (!w->loop)
+		goto fail;
+	reaper_init(&w->reaper, w->loop);
+	ev_timer_init(&w->pause, on_pause, 0, ACCEPT_PAUSE);
+	w->pause.data = w;
+	ev_async_init(&w->wake, on_wake);
+	w->wake.data = w;
+	ev_async_start(w->loop, &w->wake);
+	if (relay_group_init(&w->relays, w->loop, &w->reaper,
+		    config->buffer_size, on_connection_end, w) == -1)
+		goto fail;
+	init_clients(w);
+	w->clients.resolver = resolver_new(w->loop, config->resolv_conf);
+	if (!w->clients.resolver || init_acceptors(w) == -1)
+		goto fail;
+	return w;
+fail:
+	log_error("cannot set up worker %u: %s", index, log_strerror(errno));
+	if (w)
+		worker_free(w);
+	return NULL;
+}
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+
+	assert(w->magic == WORKER_MAGIC);
+	accept_start(w);
+	ev_run(w->loop, 0);
+	return NULL;
+}
+
+int worker_start(struct worker *w)
+{
+	int err = pthread_create(&w->thread, NULL, worker_main, w);
+
+	if (err) {
+		log_error("cannot start worker %u: %s", w->index,
+			log_strerror(err));
+		return -1;
+	}
+	w->started = true;
+	return 0;
+}
+
+void worker_free(struct worker *w)
+{
+	assert(w->magic == WORKER_MAGIC);
+	if (w->started)
+		pthread_join(w->thread, NULL);
+	if (w->clients.resolver)
+		resolver_free(w->clients.resolver);
+	if (w->relays.scratch) {
+		reaper_stop(&w->reaper);
+		relay_group_free(&w->relays);
+	}
+	free(w->acceptors);
+	if (w->loop)
+		ev_loop_destroy(w->loop);
+	w->magic = 0;
+	free(w);
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef PROXY_WORKER_H
+#define PROXY_WORKER_H
+
+/*
+ * A worker: one thread, one event loop, the clients and relays it accepted.
+ * worker.c opens with the theory of operation.
+ */
+
+#include "proxy/budget.h"
+#include "proxy/listener.h"
+#include "proxy/rules.h"
+
+#include <stdatomic.h>
+
+#define WORKERS_MAX 256
+
+/**
+ * struct worker_config - what all workers share
+ * @listeners, @nr_listeners: open
+ * @nr_workers: how many workers there are
+ * @buffer_size: of the relay
+ * @handshake_timeout, @connect_timeout: seconds
+ * @rules:       destinations
+ * @resolv_conf: path
+ * @budget:      fds
+ * @short_of_fds: some worker could not accept for want of fds; shared so that
+ *               it is said once and not once for each worker
+ * @event_fd:    an eventfd that workers add 1 to when their state changes
+ *
+ * Immutable while workers run, but for @budget and @short_of_fds.
+ */
+struct worker_config {
+	const struct listener *listeners;
+	size_t nr_listeners;
+	unsigned int nr_workers;
+	size_t buffer_size;
+	double handshake_timeout;
+	double connect_timeout;
+	const struct rules *rules;
+	const char *resolv_conf;
+	struct fd_budget *budget;
+	atomic_bool short_of_fds;
+	int event_fd;
+};
+
+struct worker;
+
+/* How far a worker has come; only ever moves forward. */
+enum worker_state {
+	WORKER_ACCEPTING,
+	WORKER_DRAINING, /* has let go of the listeners */
+	WORKER_DONE,     /* nothing left to serve; the thread ends */
+};
+
+/**
+ * worker_new() - set up a worker, without its thread
+ * @config: outlives the worker
+ * @index:  0 to @config->nr_workers - 1
+ *
+ * Return: NULL, and an error line has been logged.
+ */
+struct worker *worker_new(struct worker_config *config, unsigned int index);
+
+/** worker_start() - start the thread. Return: 0, or -1 and it is logged */
+int worker_start(struct worker *worker);
+
+/** worker_state() - from any thread */
+enum worker_state worker_state(const struct worker *worker);
+
+/**
+ * worker_drain() - stop accepting, end when the last connection has
+ *
+ * From the main thread, at any time; once is enough.
+ */
+void worker_drain(struct worker *worker);
+
+/** worker_kill() - end all connections at once; from the main thread */
+void worker_kill(struct worker *worker);
+
+/** worker_free() - wait for the thread, if it was started, and free all */
+void worker_free(struct worker *worker);
+
+#endif

@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/log.h"
+#include "resolv/dns_upstream_int.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+
+#define CONN_TX_MAX     (1024 * 1024)
+#define CONN_WRONG_MAX  8   /* answers with the wrong question */
+#define CONN_PATIENCE   0.4 /* seconds before silence means something */
+#define SERVER_DROP_MAX 2   /* connections without an answer */
+
+static void conn_end(struct conn *conn, enum conn_end why);
+
+/* Is it worth to give it one more ask? See DNS_STALL above. */
+static bool conn_stalled(const struct conn *conn)
+{
+	double since = conn->last_rx;
+
+	if (conn->state != CONN_OPEN)
+		return false;
+	if (conn->abandoned > 0)
+		return true;
+	if (list_empty(&conn->pending))
+		return false;
+	if (since < ask_first(&conn->pending)->sent_at)
+		since = ask_first(&conn->pending)->sent_at;
+	return ev_now(conn->server->up->loop) - since > DNS_STALL;
+}
+
+/*
+ * If the queue is full or there is no memory, this attempt ends at once, from
+ * the loop.
+ */
+static void conn_send(struct conn *conn, struct dns_ask *ask)
+{
+	if (dns_tcp_send(&conn->tcp, ask->msg, ask->len) == 0)
+		return;
+	log_warn_ratelimit("DNS server %s: cannot send a query: %s",
+		conn->server->text, log_strerror(errno));
+	ask_try_soon(ask);
+}
+
+static void idle_start(struct conn *conn)
+{
+	struct dns_upstream *up = conn->server->up;
+
+	if (conn->nr_pending > 0 || conn->state != CONN_OPEN)
+		return;
+	ev_timer_stop(up->loop, &conn->idle);
+	ev_timer_set(&conn->idle, up->config.idle_time, 0.);
+	ev_timer_start(up->loop, &conn->idle);
+}
+
+void conn_add(struct conn *conn, struct dns_ask *ask)
+{
+	assert(!ask->conn && conn->state != CONN_ENDED);
+	ev_timer_stop(ask->up->loop, &conn->idle);
+	list_del(&ask->node);
+	list_add_tail(&conn->pending, &ask->node);
+	conn->nr_pending++;
+	ask->conn = conn;
+	ask->sent_at = ev_now(ask->up->loop);
+	ask_id_take(ask);
+	if (conn->state == CONN_OPEN)
+		conn_send(conn, ask);
+}
+
+void conn_remove(struct dns_ask *ask)
+{
+	struct conn *conn = ask->conn;
+	struct dns_upstream *up = ask->up;
+
+	ask_id_drop(ask);
+	list_del(&ask->node);
+	list_add_tail(&up->placeless, &ask->node);
+	ask->conn = NULL;
+	assert(conn->nr_pending > 0);
+	conn->nr_pending--;
+	idle_start(conn);
+}
+
+static void on_message(struct dns_tcp *tcp, uint8_t *msg, size_t len)
+{
+	struct conn *conn = list_entry(tcp, struct conn, tcp);
+	struct dns_upstream *up = conn->server->up;
+	enum dns_match match;
+	struct dns_ask *ask;
+
+	assert(conn->magic == CONN_MAGIC && conn->state == CONN_OPEN);
+	if (!dns_is_answer(msg, len)) {
+		conn_end(conn, END_GARBAGE);
+		return;
+	}
+	ask = ask_by_id(up, dns_id(msg));
+	if (!ask || ask->conn != conn) {
+		/* A late answer, most likely. */
+		if (conn->abandoned > 0)
+			conn->abandoned--;
+		return;
+	}
+	match = dns_answer_match(ask->msg, ask->info.question_end, msg, len);
+	if (match != DNS_MATCH && match != DNS_MATCH_BARE) {
+		if (++conn->wrong > CONN_WRONG_MAX)
+			conn_end(conn, END_GARBAGE);
+		return;
+	}
+	conn->last_rx = ev_now(up->loop);
+	conn->answered++;
+	server_alive(conn->server);
+	conn_remove(ask);
+	ask_answered(
+		ask, dns_rcode_of(msg), match == DNS_MATCH ? msg : NULL, len);
+}
+
+static void on_closed(struct dns_tcp *tcp, int err)
+{
+	struct conn *conn = list_entry(tcp, struct conn, tcp);
+
+	assert(conn->magic == CONN_MAGIC && conn->state == CONN_OPEN);
+	if (err != 0)
+		log_debug("DNS server %s: %s", conn->server->text,
+			log_strerror(err));
+	conn_end(conn, conn->nr_pending > 0 ? END_CLOSED : END_IDLE);
+}
+
+static const struct dns_tcp_ops conn_ops = {
+	.message = on_message,
+	.closed = on_closed,
+};
+
+static void on_idle(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct conn *conn = timer->data;
+
+	assert(conn->magic == CONN_MAGIC && list_empty(&conn->pending));
+	conn_end(conn, END_IDLE);
+}
+
+static void on_dialed(void *arg, int fd, int err)
+{
+	struct conn *conn = arg;
+	struct dns_upstream *up = conn->server->up;
+	struct list *pos, *tmp;
+
+	assert(conn->magic == CONN_MAGIC && conn->state == CONN_DIALING);
+	conn->dial = NULL;
+	if (fd == -1) {
+		server_dead(conn->server, log_strerror(err));
+		conn_end(conn, END_NO_DIAL);
+		return;
+	}
+	conn->state = CONN_OPEN;
+	conn->last_rx = ev_now(up->loop);
+	dns_tcp_open(&conn->tcp, up->loop, fd, CONN_TX_MAX, &conn_ops);
+	idle_start(conn); /* all its asks may have been cancelled */
+	list_foreach_safe(pos, tmp, &conn->pending)
+		conn_send(conn, list_entry(pos, struct dns_ask, node));
+}
+
+/* Return: a connection that is being dialled, or NULL. */
+static struct conn *conn_new(struct server *server)
+{
+	struct dns_upstream *up = server->up;
+	const struct dns_dialer *dialer = &up->config.dialer;
+	struct conn *conn = calloc(1, sizeof(*conn));
+
+	if (!conn)
+		return NULL;
+	conn->magic = CONN_MAGIC;
+	conn->server = server;
+	conn->state = CONN_DIALING;
+	conn->last_rx = ev_now(up->loop);
+	list_init(&conn->pending);
+	dns_tcp_init(&conn->tcp);
+	ev_init(&conn->idle, on_idle);
+	conn->idle.data = conn;
+	conn->dial = dialer->start(dialer->ctx, &server->addr,
+		up->config.deadline, on_dialed, conn);
+	if (!conn->dial) {
+		free(conn);
+		return NULL;
+	}
+	list_add_tail(&server->conns, &conn->node);
+	server->nr_conns++;
+	return conn;
+}
+
+struct conn *conn_for(struct server *server)
+{
+	bool best_stalled = true;
+	struct conn *best = NULL;
+	struct conn *fresh;
+	struct list *pos, *tmp;
+
+	list_foreach_safe(pos, tmp, &server->conns)
+	{
+		struct conn *conn = list_entry(pos, struct conn, node);
+		bool stalled = conn_stalled(conn);
+
+		if (best && stalled > best_stalled)
+			continue;
+		if (!best || stalled < best_stalled ||
+			conn->nr_pending < best->nr_pending) {
+			best = conn;
+			best_stalled = stalled;
+		}
+	}
+	if (best && !best_stalled && best->nr_pending < DNS_CONN_BUSY)
+		return best;
+	if (server->nr_conns == DNS_CONNS_MAX)
+		return best;
+	fresh = conn_new(server);
+	return fresh ? fresh : best;
+}
+
+/* It is freed at the end of the loop's turn. */
+void conn_release(struct conn *conn)
+{
+	struct server *server = conn->server;
+	struct dns_upstream *up = server->up;
+
+	if (conn->dial)
+		up->config.dialer.cancel(up->config.dialer.ctx, conn->dial);
+	conn->dial = NULL;
+	dns_tcp_close(&conn->tcp);
+	ev_timer_stop(up->loop, &conn->idle);
+	conn->state = CONN_ENDED;
+	list_del(&conn->node);
+	list_add_tail(&up->ended, &conn->node);
+	server->nr_conns--;
+}
+
+/* May an ask whose connection ended go to the same server again? */
+static bool same_server(
+	struct dns_ask *ask, const struct conn *conn, enum conn_end why)
+{
+	switch (why) {
+	case END_CLOSED: return conn->answered > 0 || ask->dropped++ == 0;
+	case END_SILENT: return !server_is_dead(conn->server);
+	case END_IDLE:
+	case END_GARBAGE:
+	case END_NO_DIAL: break;
+	}
+	return false;
+}
+
+static void conn_end(struct conn *conn, enum conn_end why)
+{
+	struct server *server = conn->server;
+
+	conn_release(conn);
+	if ((why == END_CLOSED && conn->answered == 0) || why == END_GARBAGE)
+		if (++server->dropped >= SERVER_DROP_MAX)
+			server_dead(server, "closes without an answer");
+	/* An outcome's call-back may cancel any other ask: begin anew. */
+	while (!list_empty(&conn->pending)) {
+		struct dns_ask *ask = ask_first(&conn->pending);
+
+		conn_remove(ask);
+		if (same_server(ask, conn, why))
+			ask_place(ask, server);
+		else
+			ask_try(ask);
+	}
+}
+
+void conn_unanswered(struct conn *conn, const struct dns_ask *ask)
+{
+	double now = ev_now(ask->up->loop);
+
+	/* An ask that came from another connection had less than its time. */
+	if (conn->state == CONN_DIALING) {
+		if (now - conn->last_rx < CONN_PATIENCE)
+			return;
+		server_dead(conn->server, log_strerror(ETIMEDOUT));
+		conn_end(conn, END_NO_DIAL);
+		return;
+	}
+	conn->abandoned++;
+	if (conn->last_rx > ask->sent_at || now - ask->sent_at < CONN_PATIENCE)
+		return;
+	server_silent(conn->server, ask);
+	conn_end(conn, END_SILENT);
+}
