@@ -176,14 +176,21 @@ static struct channel *channel_new(struct resolver *resolver)
 		.resolvconf_path = (char *)(uintptr_t)resolver->resolv_conf,
 	};
 	struct channel *ch = calloc(1, sizeof(*ch));
+	struct nameservers conf;
+	const struct ip_port *servers;
 	int err;
 
 	if (!ch)
 		return NULL;
+	nameservers_init(&conf, resolver->resolv_conf);
+	nameservers_get(&conf, &servers);
+	options.timeout = (int)conf.timeout * 1000;
+	options.tries = (int)conf.attempts;
 	options.sock_state_cb_data = ch;
 	err = ares_init_options(&ch->ares, &options,
 		ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB |
-			ARES_OPT_RESOLVCONF);
+			ARES_OPT_RESOLVCONF | ARES_OPT_TIMEOUTMS |
+			ARES_OPT_TRIES);
 	if (err != ARES_SUCCESS) {
 		log_warn_ratelimit("cannot set up name look-ups from %s: %s",
 			resolver->resolv_conf, ares_strerror(err));

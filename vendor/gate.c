@@ -416,18 +416,27 @@ static void take_request(struct gate *g)
 
 /* ---- events ---- */
 
+/* SERVED: is there anything besides the hang-up to come? */
+static bool has_message(const struct gate *g)
+{
+	char byte;
+
+	return recv(g->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void on_gate(struct edge *edge, uint32_t events)
 {
 	struct gate *g =
 		(struct gate *)((char *)edge - offsetof(struct gate, edge));
 
 	assert(g->magic == GATE_MAGIC && g->state != GATE_CLOSED);
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		gate_close(g);
-	else if (g->state == GATE_WAITING)
+	} else if (g->state == GATE_WAITING) {
 		take_request(g);
-	else if (g->state == GATE_SERVED) {
-		/* Meant for the remote, and lost if it were kept here. */
+	} else if (g->state == GATE_SERVED && has_message(g)) {
+		/* Meant for the remote, by somebody who writes past the
+		 * library: kept here it would be lost without a word. */
 		log_warn_ratelimit("gate %llu (uid %u): data after the "
 				   "result, closed",
 			(unsigned long long)g->id, g->uid);
@@ -558,7 +567,6 @@ void gate_open(struct gates *gates, int fd)
 	struct ucred peer = {.uid = (uid_t)-1};
 	socklen_t len = sizeof(peer);
 	struct gate *g;
-	uint32_t mask = EPOLLRDHUP;
 
 	assert(gates->magic == GATES_MAGIC);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1 ||
@@ -575,11 +583,10 @@ void gate_open(struct gates *gates, int fd)
 	take_request(g);
 	if (g->state == GATE_CLOSED)
 		return;
-	if (g->state == GATE_WAITING) {
-		mask |= EPOLLIN;
+	if (g->state == GATE_WAITING)
 		ev_timer_start(gates->loop, &g->timer);
-	}
-	if (edge_add(gates->poll, &g->edge, g->fd, mask, on_gate) == -1) {
+	if (edge_add(gates->poll, &g->edge, g->fd, EPOLLIN | EPOLLRDHUP,
+		    on_gate) == -1) {
 		log_warn_ratelimit("gate %llu (uid %u): epoll: %s",
 			(unsigned long long)g->id, g->uid, log_strerror(errno));
 		gate_close(g);
