@@ -6,7 +6,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <netinet/tcp.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -362,8 +361,7 @@ static uint32_t mask_of(const struct dial *d)
 
 static void on_carrier(struct edge *edge, uint32_t events)
 {
-	struct dial *d =
-		(struct dial *)((char *)edge - offsetof(struct dial, edge));
+	struct dial *d = edge_owner(edge, struct dial, edge);
 
 	assert(d->magic == DIAL_MAGIC && d->fd >= 0);
 	/* Until it is writable or broken, connect() is still under way. */

@@ -8,7 +8,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -426,8 +425,7 @@ static bool has_message(const struct gate *g)
 
 static void on_gate(struct edge *edge, uint32_t events)
 {
-	struct gate *g =
-		(struct gate *)((char *)edge - offsetof(struct gate, edge));
+	struct gate *g = edge_owner(edge, struct gate, edge);
 
 	assert(g->magic == GATE_MAGIC && g->state != GATE_CLOSED);
 	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
