@@ -227,7 +227,7 @@ enum gate_state gate_settle(int fd, enum gate_wish wish, int *err)
 
 	*err = 0;
 	if (!lookup(fd, &found) || found.rec.kind != RECORD_GATE) {
-		slot_not_gate(fd);
+		slot_not_gate(fd, found.cookie);
 		goto out;
 	}
 	state = peek_result(
@@ -236,8 +236,6 @@ enum gate_state gate_settle(int fd, enum gate_wish wish, int *err)
 		state = take_carrier(fd, &found, &res, &carrier, err);
 	else if (state == GATE_FAILED && wish != GATE_LOOK)
 		replace_with_tcp(fd, &found);
-	else if (state == GATE_NONE)
-		slot_not_gate(fd);
 out:
 	errno = saved;
 	return state;

@@ -129,12 +129,10 @@ int replace(int fd, uint64_t before, int *with, struct record *rec)
 		errno = EBADF;
 		goto out;
 	}
-	slot_store(fd, socket_cookie(*with), rec);
+	slot_succeed(fd, before, socket_cookie(*with), rec);
 	rc = dup_onto(*with, fd, cloexec ? O_CLOEXEC : 0);
 	if (rc == 0)
 		repeat_epolls(fd);
-	else
-		slot_not_gate(fd);
 out:
 	closefd(with);
 	return rc;
