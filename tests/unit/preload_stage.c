@@ -27,6 +27,8 @@
 static int listener = -1;
 static int fds_before;
 
+char **stage_argv;
+
 /* ---- the frame ---- */
 
 static void clean_environment(const char *dir)
@@ -90,16 +92,36 @@ static bool enter_namespace(void)
 	return alone;
 }
 
-int stage_main(int argc, char **argv, Suite *(*suite)(void),
-	int (*play)(int argc, char **argv))
+/* Assertions need a runner around them; nothing is said unless one fails. */
+static int run_play(const TTest *play)
+{
+	Suite *s = suite_create("play");
+	TCase *tc = tcase_create("play");
+	SRunner *runner = srunner_create(s);
+	int failed;
+
+	suite_add_tcase(s, tc);
+	tcase_add_test(tc, play);
+	srunner_set_fork_status(runner, CK_NOFORK);
+	srunner_run_all(runner, CK_SILENT);
+	failed = srunner_ntests_failed(runner);
+	if (failed)
+		srunner_print(runner, CK_VERBOSE);
+	srunner_free(runner);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int stage_main(int argc, char **argv, Suite *(*suite)(void), const TTest *play)
 {
 	SRunner *runner;
 	int failed;
 
 	if (!getenv(STAGE_ENV))
 		return run_inside(argv);
-	if (play && argc > 2 && strcmp(argv[1], "--play") == 0)
-		return play(argc - 2, argv + 2);
+	if (play && argc > 1 && strcmp(argv[1], "--play") == 0) {
+		stage_argv = argv + 2;
+		return run_play(play);
+	}
 	if (!enter_namespace()) {
 		fputs("no network namespace to be had\n", stderr);
 		return EXIT_FAILURE;

@@ -19,6 +19,7 @@
  */
 
 #include "common/vendor_msg.h"
+#include "preload/config.h"
 
 #include <check.h>
 #include <pthread.h>
@@ -37,15 +38,17 @@
 
 /**
  * stage_main() - run a suite in its own network namespace
- * @play: NULL, or what another program than check's runs in the test: called
- *        with argv + 2 when argv[1] is "--play", its value is the exit status
+ * @play: NULL, or a test that runs instead in a program that was started with
+ *        stage_program() and "--play"; it has the rest of argv in stage_argv
  *
  * Return: the exit status.
  */
-int stage_main(int argc, char **argv, Suite *(*suite)(void),
-	int (*play)(int argc, char **argv));
+int stage_main(int argc, char **argv, Suite *(*suite)(void), const TTest *play);
 
-/** stage_program() - argv[0] for an exec that ends in @play of stage_main() */
+/** stage_argv - what follows "--play", ended by NULL */
+extern char **stage_argv;
+
+/** stage_program() - what to exec(); argv[1] is "--play" */
 const char *stage_program(void);
 
 /** stage_open(), stage_close() - a checked fixture: the vendor listens; at the
