@@ -73,6 +73,8 @@ static int answer_kind(
 	case SO_DOMAIN: return give_int(found->rec.family, value, len);
 	case SO_PROTOCOL: return give_int(IPPROTO_TCP, value, len);
 	case SO_TYPE: return give_int(SOCK_STREAM, value, len);
+	case SO_ACCEPTCONN:
+		return give_int(found->rec.kind == RECORD_LISTENER, value, len);
 	case SO_PEERCRED: return give_no_cred(value, len);
 	default: return option_oracle_get(found, SOL_SOCKET, name, value, len);
 	}

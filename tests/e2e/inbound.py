@@ -99,6 +99,11 @@ def reachable(host, port):
         return False
 
 
+def asks(server):
+    return run(["curl", "-sS", "-m", "2", "-o", "/dev/null", "http://%s:%d/" % (
+        WORLD4, server.port)]).rc == 0
+
+
 # ---- how to start them ----
 
 
@@ -181,9 +186,14 @@ def sshd(inside):
 
 
 def socat(inside):
+    script = inside.dir + "/answer"
+    with open(script, "w", encoding="ascii") as file:
+        file.write("#!/bin/sh\nread line\n"
+                   "printf 'HTTP/1.0 200 OK\\r\\n\\r\\n'\n"
+                   "echo $SOCAT_PEERADDR\n")
+    os.chmod(script, 0o755)
     return ["socat", "TCP-LISTEN:%d,fork,reuseaddr,backlog=128" % inside.port,
-            "SYSTEM:read line; printf 'HTTP/1.0 200 OK\\r\\n\\r\\n'; "
-            "echo $SOCAT_PEERADDR"]
+            "EXEC:" + script]
 
 
 def program(*argv):
@@ -253,7 +263,7 @@ def ssh(inside, host):
     assert got == host, (got, host)
 
 
-V4_ONLY = {"python-http.server", "python-threading", "busybox-httpd", "socat"}
+V4_ONLY = {"python-http.server", "python-threading", "socat"}
 
 SERVERS = {
     "nginx": (nginx, says_address),

@@ -5,13 +5,14 @@ nothing is left behind by whoever dies."""
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 
 import pytest
 
 from harness import HERE, PYTHON, TIMEOUT, WORLD4, run, until
-from inbound import PROGRAMS, Inside, reachable
+from inbound import PROGRAMS, Inside, asks, reachable
 
 RECOVERY_SECONDS = 2.0
 
@@ -92,11 +93,6 @@ def answers_soon(server):
     start = time.monotonic()
     until(lambda: asks(server), "the server is reached again")
     return time.monotonic() - start
-
-
-def asks(server):
-    return run(["curl", "-sS", "-m", "2", "-o", "/dev/null", "http://%s:%d/" % (
-        WORLD4, server.port)]).rc == 0
 
 
 @pytest.mark.parametrize("name", ["nginx", "python-threading", "python-asyncio",
@@ -187,7 +183,6 @@ def test_in_use(site, world):
     """A port that the enclave, or the host itself, has already."""
     got = site.run([PYTHON, "-c", IN_USE, world.port()]).ok()
     assert got.out == "EADDRINUSE\n"
-    import socket
     with socket.socket() as taken:
         taken.bind(("", 0))
         taken.listen(1)
