@@ -60,6 +60,7 @@ static bool tells_kind(int level, int name)
 	case SO_PROTOCOL:
 	case SO_TYPE:
 	case SO_PEERCRED:
+	case SO_ACCEPTCONN:
 	case SO_REUSEPORT:
 	case SO_SNDBUF: return true;
 	default: return false;
