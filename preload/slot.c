@@ -266,18 +266,25 @@ void slot_forget(int fd)
 	} while (!write_end(slot, mine));
 }
 
+/* Beyond the table, who knows? */
+static bool is_beyond(int fd)
+{
+	return fd >= (int)SLOT_FDS;
+}
+
 bool slot_known(int fd)
 {
 	struct slot *slot = slot_find(fd);
 
-	return slot && atomic_load(&slot->cookie) != 0;
+	return slot ? atomic_load(&slot->cookie) != 0 : is_beyond(fd);
 }
 
 bool slot_may_be_gate(int fd)
 {
 	struct slot *slot = slot_find(fd);
 
-	return slot && atomic_load_explicit(&slot->gate, memory_order_relaxed);
+	return slot ? atomic_load_explicit(&slot->gate, memory_order_relaxed)
+		    : is_beyond(fd);
 }
 
 void slot_not_gate(int fd, uint64_t cookie)

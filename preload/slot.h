@@ -145,11 +145,13 @@ bool slot_succeed(
 /** slot_forget() - there is nothing to know of this fd */
 void slot_forget(int fd);
 
-/** slot_known() - is there a record for this fd number at all, of whichever
- * socket? One load; false spares the caller every system call */
+/** slot_known() - may there be a record for this fd number at all, of
+ * whichever socket? One load; false spares the caller every system call. Always
+ * true beyond the table */
 bool slot_known(int fd);
 
-/** slot_may_be_gate() - the hint; false is certain within this process */
+/** slot_may_be_gate() - the hint; false is certain within this process. Always
+ * true beyond the table, where a gate is known by its tag */
 bool slot_may_be_gate(int fd);
 
 /**
