@@ -489,11 +489,11 @@ void export_release(struct export *e)
 	list_del(&e->link);
 	ev_timer_stop(e->env->loop, &e->retry);
 	ev_timer_stop(e->env->loop, &e->nudge);
-	claim_drop(&e->claim);
-	pool_close(&e->pool, false);
 	if (e->mirror)
 		mirror_free(e->mirror);
 	e->mirror = NULL;
+	claim_drop(&e->claim);
+	pool_close(&e->pool, false);
 	drop_clients(e);
 	reap_later(&e->env->reaper, &e->reap, export_free);
 }

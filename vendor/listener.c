@@ -51,6 +51,7 @@
 #define MESSAGES_TURN  8      /* read of one control in one turn */
 #define CLAIM_PATIENCE 10.0   /* seconds for a host proxy that is there */
 #define WAIT_MAX       3600.0 /* longest to wait for one that is not */
+#define ROOM_MIN       256    /* messages */
 #define CONTROLS_MAX   65536
 
 enum control_state {
@@ -192,6 +193,8 @@ static void set_state(struct control *c, enum control_state state)
 	char name[IP_PORT_STRLEN];
 
 	assert(state >= c->state);
+	if (state == c->state)
+		return;
 	log_debug("control %d of %s (uid %u): %s -> %s", c->fd,
 		ip_port_format(&c->listener->addr, name, sizeof(name)),
 		c->listener->uid, state_names[c->state], state_names[state]);
@@ -295,7 +298,9 @@ static int clamp_backlog(int32_t backlog)
 /* Room for four times the queue, see above. */
 static void make_room(const struct control *c)
 {
-	int size = c->backlog * 4 * c->listener->set->env->accept_unit;
+	int unit = c->listener->set->env->accept_unit;
+	/* The kernel doubles it. It must never be less than it was. */
+	int size = 2 * unit * (c->backlog > ROOM_MIN ? c->backlog : ROOM_MIN);
 
 	/* The system's limit (net.core.wmem_max) is not ours to exceed. */
 	(void)setsockopt(c->fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
