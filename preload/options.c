@@ -6,6 +6,7 @@
  */
 
 #include "preload/config.h"
+#include "preload/descriptors.h"
 #include "preload/gate.h"
 #include "preload/option.h"
 #include "preload/real.h"
@@ -59,6 +60,7 @@ static bool tells_kind(int level, int name)
 	case SO_PROTOCOL:
 	case SO_TYPE:
 	case SO_PEERCRED:
+	case SO_ACCEPTCONN:
 	case SO_REUSEPORT:
 	case SO_SNDBUF: return true;
 	default: return false;
@@ -72,6 +74,8 @@ static int answer_kind(
 	case SO_DOMAIN: return give_int(found->rec.family, value, len);
 	case SO_PROTOCOL: return give_int(IPPROTO_TCP, value, len);
 	case SO_TYPE: return give_int(SOCK_STREAM, value, len);
+	case SO_ACCEPTCONN:
+		return give_int(found->rec.kind == RECORD_LISTENER, value, len);
 	case SO_PEERCRED: return give_no_cred(value, len);
 	default: return option_oracle_get(found, SOL_SOCKET, name, value, len);
 	}
@@ -148,20 +152,31 @@ EXPORT int setsockopt(
 	return option_oracle_set(fd, &found, level, name, value, len);
 }
 
-EXPORT int ioctl(int fd, unsigned long request, ...)
+/* Return: whether the request was answered. */
+static bool ioctl_on_ours(int fd, unsigned long request, void *arg)
 {
-	va_list ap;
-	void *arg;
 	int err;
 
-	va_start(ap, request);
-	arg = va_arg(ap, void *);
-	va_end(ap);
 	/* The result waiting in a gate is not the application's data. */
 	if (request == FIONREAD && slot_may_be_gate(fd) &&
 		gate_settle(fd, GATE_LOOK, &err) > GATE_NONE && err != 0) {
 		*(int *)arg = 0;
-		return 0;
+		return true;
 	}
+	if (request == FIONCLEX && slot_known(fd))
+		tag_for_leaving(fd);
+	return false;
+}
+
+EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	if (ioctl_on_ours(fd, request, arg))
+		return 0;
 	return real()->ioctl(fd, request, arg);
 }

@@ -46,6 +46,17 @@ static const char usage[] =
 	"                     (default: resolver.proxy.internal, which the "
 	"host\n"
 	"                     proxy takes for the host's own)\n"
+	"  --max-exports N    listening sockets of programs at a time "
+	"(default\n"
+	"                     4096)\n"
+	"  --pool-low N       idle connections to the host proxy for each "
+	"port\n"
+	"                     that a program listens on (default 2)\n"
+	"  --pool-high N      as many at most when clients come fast "
+	"(default 64)\n"
+	"  --no-mirror        do not listen in the enclave as well for a "
+	"program\n"
+	"                     that listens on all addresses\n"
 	"  --log LEVEL        error, warn, info or debug (default: "
 	"$PROXY_LOG,\n"
 	"                     else warn)\n"
@@ -64,6 +75,10 @@ enum option_id {
 	OPT_MAX_GATES,
 	OPT_DNS_LISTEN,
 	OPT_DNS,
+	OPT_MAX_EXPORTS,
+	OPT_POOL_LOW,
+	OPT_POOL_HIGH,
+	OPT_NO_MIRROR,
 	OPT_LOG,
 	OPT_LOG_FILE,
 	OPT_FOREGROUND,
@@ -78,6 +93,10 @@ static const struct option options[] = {
 	{"max-gates", required_argument, NULL, OPT_MAX_GATES},
 	{"dns-listen", required_argument, NULL, OPT_DNS_LISTEN},
 	{"dns", required_argument, NULL, OPT_DNS},
+	{"max-exports", required_argument, NULL, OPT_MAX_EXPORTS},
+	{"pool-low", required_argument, NULL, OPT_POOL_LOW},
+	{"pool-high", required_argument, NULL, OPT_POOL_HIGH},
+	{"no-mirror", no_argument, NULL, OPT_NO_MIRROR},
 	{"log", required_argument, NULL, OPT_LOG},
 	{"log-file", required_argument, NULL, OPT_LOG_FILE},
 	{"foreground", no_argument, NULL, OPT_FOREGROUND},
@@ -185,6 +204,28 @@ static int set_dns(
 	return why ? wrong(name, value, why) : 0;
 }
 
+static int set_max_exports(
+	struct vendor_config *config, const char *name, const char *value)
+{
+	uint64_t nr;
+
+	if (parse_uint(value, strlen(value), UINT32_MAX, &nr) == -1 || nr == 0)
+		return wrong(name, value, "expected a number from 1 to 2^32-1");
+	config->max_exports = nr;
+	return 0;
+}
+
+static int set_pool(unsigned *mark, const char *name, const char *value)
+{
+	uint64_t nr;
+
+	if (parse_uint(value, strlen(value), CONFIG_POOL_MAX, &nr) == -1 ||
+		nr == 0)
+		return wrong(name, value, "expected a number from 1 to 4096");
+	*mark = (unsigned)nr;
+	return 0;
+}
+
 /* Return: 0, -1 wrong, 1 answered (--help, --version). */
 static int take_option(struct vendor_config *config, int id)
 {
@@ -196,6 +237,13 @@ static int take_option(struct vendor_config *config, int id)
 	case OPT_DNS_LISTEN:
 		return set_dns_listen(config, "--dns-listen", optarg);
 	case OPT_DNS: return set_dns(config, "--dns", optarg);
+	case OPT_MAX_EXPORTS:
+		return set_max_exports(config, "--max-exports", optarg);
+	case OPT_POOL_LOW:
+		return set_pool(&config->pool_low, "--pool-low", optarg);
+	case OPT_POOL_HIGH:
+		return set_pool(&config->pool_high, "--pool-high", optarg);
+	case OPT_NO_MIRROR: config->no_mirror = true; return 0;
 	case OPT_LOG: return set_log(config, "--log", optarg);
 	case OPT_LOG_FILE: return set_log_file(config, "--log-file", optarg);
 	case OPT_FOREGROUND: config->foreground = true; return 0;
@@ -253,6 +301,13 @@ static int complete(struct vendor_config *config)
 		return wrong("endpoint", ep->text,
 			"expected a numeric address: there is no resolver "
 			"without the host proxy");
+	if (config->pool_low > config->pool_high) {
+		fprintf(stderr,
+			"socket_vendor: --pool-low=%u: expected no more than "
+			"--pool-high, %u\n",
+			config->pool_low, config->pool_high);
+		return -1;
+	}
 	if (slash[1] == '\0')
 		return wrong("path", config->path,
 			"expected the path of a socket, not of a directory");
@@ -274,6 +329,9 @@ enum config_verdict config_read(
 	memset(config, 0, sizeof(*config));
 	config->log_level = LOG_WARN;
 	config->max_gates = CONFIG_GATES_DEFAULT;
+	config->pool_low = CONFIG_POOL_LOW;
+	config->pool_high = CONFIG_POOL_HIGH;
+	config->max_exports = CONFIG_EXPORTS_DEFAULT;
 	config->request_timeout = CONFIG_REQUEST_TIMEOUT;
 	config->own_uid = geteuid();
 	if (read_environment(config) == -1)
