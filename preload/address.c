@@ -11,6 +11,7 @@
 
 #include "preload/config.h"
 #include "preload/gate.h"
+#include "preload/listen.h"
 #include "preload/real.h"
 
 #include <errno.h>
@@ -59,6 +60,8 @@ EXPORT int getpeername(
 	rc = real()->getpeername(fd, addr, len);
 	if (!addr || !len || is_plain(rc, addr, room) || !lookup(fd, &found))
 		return rc;
+	if (found.rec.kind != RECORD_CARRIER)
+		return fail(ENOTCONN);
 	*len = room;
 	give(&found.rec, &found.rec.remote, addr, len);
 	return 0;
@@ -72,6 +75,8 @@ EXPORT int getsockname(
 	int rc;
 	int err;
 
+	if (reserve_deferred(fd) == -1)
+		return -1;
 	if (slot_may_be_gate(fd))
 		gate_settle(fd, GATE_LOOK, &err);
 	rc = real()->getsockname(fd, addr, len);

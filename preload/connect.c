@@ -13,7 +13,9 @@
  *	gate, failed				the error; unconnected again
  *	carrier					EISCONN, but 0 the first time
  *						after an EINPROGRESS or EINTR
- *	gate or carrier, AF_UNSPEC		0; unconnected again
+ *	bound control				the port is let go; as TCP
+ *	listener				EISCONN
+ *	any of ours, AF_UNSPEC			0; unconnected again
  */
 
 #include "preload/connect.h"
@@ -26,12 +28,6 @@
 
 /* Linux leaves TCP's states to <netinet/tcp.h>'s enum. */
 #define STATE_UNCONNECTED TCP_CLOSE
-
-static int fail(int err)
-{
-	errno = err;
-	return -1;
-}
 
 /* A call on a socket that connected in the background: 0 once. */
 static int connect_on_carrier(int fd, struct found *found)
@@ -104,6 +100,10 @@ int proxy_connect(int fd, const struct sockaddr *addr, socklen_t len)
 		return found.rec.kind == RECORD_GATE
 			       ? connect_on_gate(fd)
 			       : connect_on_carrier(fd, &found);
+	if (slot_known(fd) && lookup(fd, &found) &&
+		found.rec.kind == RECORD_BOUND &&
+		replace_with_tcp(fd, &found) == -1)
+		return -1;
 	if (connect_is_ours(fd, addr, len)) {
 		ip_port_from_sockaddr(&dst, addr, len);
 		return gate_connect(fd, dst.family, &dst);
@@ -133,6 +133,15 @@ static int shutdown_gate(int fd)
 	return 1;
 }
 
+/* A listener that is shut down stops listening, and whoever waits in accept()
+ * gets EINVAL. */
+static int shutdown_listener(int fd, struct found *found)
+{
+	found->rec.shut = 1;
+	slot_store(fd, found->cookie, &found->rec);
+	return real()->shutdown(fd, SHUT_RDWR);
+}
+
 EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
 	return proxy_connect(fd, addr, len);
@@ -140,7 +149,16 @@ EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 
 EXPORT int shutdown(int fd, int how)
 {
+	struct found found;
 	int rc = slot_may_be_gate(fd) ? shutdown_gate(fd) : 1;
 
-	return rc == 1 ? real()->shutdown(fd, how) : rc;
+	if (rc != 1)
+		return rc;
+	if (slot_known(fd) && lookup(fd, &found)) {
+		if (found.rec.kind == RECORD_LISTENER)
+			return shutdown_listener(fd, &found);
+		if (found.rec.kind == RECORD_BOUND)
+			return fail(ENOTCONN);
+	}
+	return real()->shutdown(fd, how);
 }

@@ -3,6 +3,7 @@
 #include "common/fd.h"
 #include "common/vendor_msg.h"
 #include "preload/config.h"
+#include "preload/control.h"
 #include "preload/direct.h"
 #include "preload/real.h"
 
@@ -10,10 +11,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/time.h>
-#include <sys/un.h>
 
-/* How long a blocking connect() waits for room in the vendor's backlog. */
-#define VENDOR_WAIT_S 10
 /* As long as the kernel's TCP keeps sending SYNs by default. */
 #define DIRECT_TIMEOUT_MS 130000
 
@@ -25,15 +23,6 @@ static int set_int(int fd, int name, int value)
 static int set_timeout(int fd, int name, const struct timeval *tv)
 {
 	return real()->setsockopt(fd, SOL_SOCKET, name, tv, sizeof(*tv));
-}
-
-static int connect_to_vendor(int gate)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	const char *path = config()->vendor_path;
-
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	return real()->connect(gate, (struct sockaddr *)&addr, sizeof(addr));
 }
 
 static int send_request(int gate, const struct ip_port *dst)
@@ -48,23 +37,16 @@ static int send_request(int gate, const struct ip_port *dst)
 	return fd_send(gate, &req, sizeof(req), -1, 0) == sizeof(req) ? 0 : -1;
 }
 
-/*
- * A socket to the vendor with the request in it.
- * Return: the gate, or -1: ENOENT, ECONNREFUSED, EACCES mean that there is no
- * vendor for us, EAGAIN that it is too busy.
- */
+/* Return: a socket to the vendor with the request in it, or -1 and the errno
+ * of vendor_socket(). */
 static int open_gate(const struct ip_port *dst, bool nonblock)
 {
-	static const struct timeval patience = {.tv_sec = VENDOR_WAIT_S};
-	int gate = real_socket(
-		AF_UNIX, SOCK_SEQPACKET | (nonblock ? SOCK_NONBLOCK : 0));
+	int gate = vendor_socket(nonblock ? SOCK_NONBLOCK : 0);
 
 	if (gate == -1)
 		return -1;
 	/* 0 is rounded up to the minimum, which one request fills. */
-	if (set_int(gate, SO_SNDBUF, 0) == -1 ||
-		(!nonblock && set_timeout(gate, SO_SNDTIMEO, &patience)) ||
-		connect_to_vendor(gate) == -1 || send_request(gate, dst) == -1)
+	if (set_int(gate, SO_SNDBUF, 0) == -1 || send_request(gate, dst) == -1)
 		closefd(&gate);
 	return gate;
 }
@@ -181,12 +163,6 @@ static int connect_directly(
 
 /* ---- connect() ---- */
 
-static bool no_vendor(int err)
-{
-	return err == ENOENT || err == ENOTDIR || err == ECONNREFUSED ||
-	       err == EACCES;
-}
-
 static int connect_without_gate(
 	int fd, struct found *found, const struct ip_port *dst, bool nonblock)
 {
@@ -204,18 +180,15 @@ static int connect_without_gate(
 
 int gate_connect(int fd, int family, const struct ip_port *dst)
 {
-	static atomic_bool said;
 	bool nonblock = real()->fcntl(fd, F_GETFL) & O_NONBLOCK;
 	struct found found;
 	int gate;
 
-	if (config()->bad) {
-		warn_once(&said, "cannot read this variable", config()->bad);
-		errno = EINVAL;
+	if (config_refused())
 		return -1;
-	}
 	lookup_options(fd, &found);
 	found.rec.family = (uint8_t)family;
+	found.rec.deferred = 0;
 	gate = open_gate(dst, nonblock);
 	if (gate == -1)
 		return connect_without_gate(fd, &found, dst, nonblock);

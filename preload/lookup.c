@@ -107,6 +107,13 @@ static int dup_onto(int from, int to, int flags)
 	return rc == -1 ? -1 : 0;
 }
 
+/* tag.h says when. */
+static bool must_tag(uint8_t kind, bool cloexec)
+{
+	return kind == RECORD_BOUND || kind == RECORD_LISTENER ||
+	       (kind == RECORD_CARRIER && !cloexec);
+}
+
 int replace(int fd, uint64_t before, int *with, struct record *rec)
 {
 	int fd_flags = real()->fcntl(fd, F_GETFD);
@@ -116,7 +123,7 @@ int replace(int fd, uint64_t before, int *with, struct record *rec)
 	copy_flags(fd, *with);
 	option_replay(*with, rec);
 	verify_epolls(fd);
-	if (rec->kind == RECORD_CARRIER && !cloexec)
+	if (must_tag(rec->kind, cloexec))
 		rec->tagged = tag_attach(*with, rec) == 0;
 	if (socket_cookie(fd) != before) {
 		errno = EBADF;

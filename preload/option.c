@@ -12,6 +12,15 @@
 # define IPPROTO_MPTCP 262
 #endif
 
+/* What TCP_INFO calls the state of each kind. */
+static const uint8_t tcp_state[] = {
+	[RECORD_NONE] = TCP_CLOSE,
+	[RECORD_GATE] = TCP_SYN_SENT,
+	[RECORD_CARRIER] = TCP_ESTABLISHED,
+	[RECORD_BOUND] = TCP_CLOSE,
+	[RECORD_LISTENER] = TCP_LISTEN,
+};
+
 /* Does this option outlive a conversion? Of SOL_SOCKET, those that are plain
  * values and change how the socket behaves or reads back. */
 static bool is_kept(int level, int name, socklen_t len)
@@ -97,8 +106,9 @@ void option_replay(int fd, const struct record *rec)
 {
 	int saved = errno;
 
-	if (rec->kind == RECORD_GATE)
-		return; /* its send buffer is the gate */
+	if (rec->kind == RECORD_GATE || rec->kind == RECORD_BOUND)
+		return; /* its send buffer is the gate; the vendor may be slow
+			 */
 	for (int i = 0; i < RECORD_OPTIONS; i++) {
 		const struct option_value *opt = &rec->options[i];
 
@@ -144,7 +154,6 @@ int option_oracle_get(const struct found *found, int level, int name,
 	closefd(&tcp);
 	/* The oracle is not connected; the socket it speaks for is. */
 	if (rc == 0 && level == IPPROTO_TCP && name == TCP_INFO && *len > 0)
-		*(uint8_t *)value = rec.kind == RECORD_GATE ? TCP_SYN_SENT
-							    : TCP_ESTABLISHED;
+		*(uint8_t *)value = tcp_state[rec.kind];
 	return rc;
 }

@@ -6,6 +6,7 @@
  */
 
 #include "preload/config.h"
+#include "preload/descriptors.h"
 #include "preload/gate.h"
 #include "preload/option.h"
 #include "preload/real.h"
@@ -148,20 +149,31 @@ EXPORT int setsockopt(
 	return option_oracle_set(fd, &found, level, name, value, len);
 }
 
-EXPORT int ioctl(int fd, unsigned long request, ...)
+/* Return: whether the request was answered. */
+static bool ioctl_on_ours(int fd, unsigned long request, void *arg)
 {
-	va_list ap;
-	void *arg;
 	int err;
 
-	va_start(ap, request);
-	arg = va_arg(ap, void *);
-	va_end(ap);
 	/* The result waiting in a gate is not the application's data. */
 	if (request == FIONREAD && slot_may_be_gate(fd) &&
 		gate_settle(fd, GATE_LOOK, &err) > GATE_NONE && err != 0) {
 		*(int *)arg = 0;
-		return 0;
+		return true;
 	}
+	if (request == FIONCLEX && slot_known(fd))
+		tag_for_leaving(fd);
+	return false;
+}
+
+EXPORT int ioctl(int fd, unsigned long request, ...)
+{
+	va_list ap;
+	void *arg;
+
+	va_start(ap, request);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	if (ioctl_on_ours(fd, request, arg))
+		return 0;
 	return real()->ioctl(fd, request, arg);
 }

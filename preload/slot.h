@@ -32,7 +32,7 @@
  * live by their tag (tag.h).
  */
 
-#include "common/sockaddr.h"
+#include "common/vendor_msg.h"
 
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -47,6 +47,8 @@ enum record_kind {
 	RECORD_NONE = 0, /* a TCP socket of the kernel: only options count */
 	RECORD_GATE,     /* connecting: the fd is a socket to the vendor */
 	RECORD_CARRIER,  /* connected: the fd is a stream to the host proxy */
+	RECORD_BOUND,    /* bound: the fd is a control (vendor_msg.h) */
+	RECORD_LISTENER, /* listening: likewise, and accept() reads from it */
 };
 
 /**
@@ -69,6 +71,12 @@ struct option_value {
  * @async:    a connect() that returned before it was done: the first one
  *            after it returns 0, the next EISCONN (inet_stream_connect)
  * @tagged:   the socket carries the addresses itself (tag.h)
+ * @deferred: bind() asked for any port, which is reserved when somebody wants
+ *            to know it or listens (listen.c)
+ * @shut:     LISTENER: the application has called shutdown()
+ * @bind_flags: BOUND, LISTENER: enum vendor_bind_flag
+ * @backlog:  LISTENER: as listen() was called
+ * @key:      BOUND, LISTENER: the listener's name with the vendor
  * @remote, @local: as getpeername() and getsockname() shall tell
  * @options:  set by the application, in no order
  */
@@ -77,6 +85,12 @@ struct record {
 	uint8_t family;
 	uint8_t async;
 	uint8_t tagged;
+	uint8_t deferred;
+	uint8_t shut;
+	uint8_t bind_flags;
+	uint8_t zero;
+	int32_t backlog;
+	uint8_t key[VENDOR_KEY_LEN];
 	struct ip_port remote;
 	struct ip_port local;
 	struct option_value options[RECORD_OPTIONS];

@@ -6,12 +6,17 @@
 #include <linux/filter.h>
 #include <string.h>
 
-#define TAG_MAGIC 0x70786601u /* "pxf", version 1 */
+#define TAG_MAGIC 0x70786602u /* "pxf", version 2 */
 
 /* What the instructions' constants spell. */
 struct tag {
 	uint32_t magic;
-	uint32_t family;
+	uint8_t kind;
+	uint8_t family;
+	uint8_t bind_flags;
+	uint8_t zero;
+	int32_t backlog;
+	uint8_t key[VENDOR_KEY_LEN];
 	struct ip_port remote;
 	struct ip_port local;
 };
@@ -21,13 +26,22 @@ struct tag {
 
 int tag_attach(int fd, const struct record *rec)
 {
-	struct tag tag = {TAG_MAGIC, rec->family, rec->remote, rec->local};
+	struct tag tag = {
+		.magic = TAG_MAGIC,
+		.kind = rec->kind,
+		.family = rec->family,
+		.bind_flags = rec->bind_flags,
+		.backlog = rec->backlog,
+		.remote = rec->remote,
+		.local = rec->local,
+	};
 	uint32_t words[TAG_WORDS];
 	struct sock_filter code[TAG_LEN];
 	struct sock_fprog program = {TAG_LEN, code};
 	int saved = errno;
 	int rc;
 
+	memcpy(tag.key, rec->key, sizeof(tag.key));
 	memcpy(words, &tag, sizeof(words));
 	for (size_t i = 0; i < TAG_WORDS; i++)
 		code[i] = (struct sock_filter)BPF_STMT(
@@ -59,9 +73,12 @@ bool tag_read(int fd, struct record *out)
 	if (tag.magic != TAG_MAGIC)
 		return false;
 	memset(out, 0, sizeof(*out));
-	out->kind = RECORD_CARRIER;
-	out->family = (uint8_t)tag.family;
+	out->kind = tag.kind;
+	out->family = tag.family;
 	out->tagged = 1;
+	out->bind_flags = tag.bind_flags;
+	out->backlog = tag.backlog;
+	memcpy(out->key, tag.key, sizeof(out->key));
 	out->remote = tag.remote;
 	out->local = tag.local;
 	return true;
