@@ -234,6 +234,7 @@ enum config_verdict config_read(
 	memset(config, 0, sizeof(*config));
 	config->log_level = LOG_WARN;
 	config->max_gates = CONFIG_GATES_DEFAULT;
+	config->request_timeout = CONFIG_REQUEST_TIMEOUT;
 	config->own_uid = geteuid();
 	if (read_environment(config) == -1)
 		return CONFIG_WRONG;

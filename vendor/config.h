@@ -15,8 +15,9 @@
 #include <stddef.h>
 #include <sys/types.h>
 
-#define CONFIG_ALLOW_MAX     64
-#define CONFIG_GATES_DEFAULT 65536
+#define CONFIG_ALLOW_MAX       64
+#define CONFIG_GATES_DEFAULT   65536
+#define CONFIG_REQUEST_TIMEOUT 10.0
 
 /**
  * struct vendor_config - one run's settings
@@ -29,6 +30,7 @@
  * @allow_any: serve every uid
  * @allow:     uids to serve besides root and the vendor's own
  * @max_gates: most connections of front-ends at a time
+ * @request_timeout: seconds for a front-end that connected to say something
  */
 struct vendor_config {
 	char path[ENDPOINT_PATH_MAX + 1];
@@ -41,6 +43,7 @@ struct vendor_config {
 	uid_t allow[CONFIG_ALLOW_MAX];
 	size_t nr_allow;
 	size_t max_gates;
+	double request_timeout;
 };
 
 enum config_verdict {

@@ -256,21 +256,28 @@ static enum step step_mux_send(struct dial *d)
 	return send_all(d, line, (size_t)len);
 }
 
+/* Where the mux's line ends, or 0 if it has not come yet. */
+static size_t mux_line_len(const struct dial *d)
+{
+	const uint8_t *end = memchr(d->in, '\n', d->got);
+
+	return end ? (size_t)(end - d->in) + 1 : 0;
+}
+
 static enum step step_mux_read(struct dial *d)
 {
+	size_t len;
+
 	/* The multiplexer closes instead of answering when nobody listens on
 	 * the port; behind its line nothing may be taken away. */
-	while (d->got == 0 || d->in[d->got - 1] != '\n') {
+	while ((len = mux_line_len(d)) == 0 && d->got < MUX_LINE_MAX) {
 		size_t want = d->got < MUX_OK_MIN ? MUX_OK_MIN - d->got : 1;
-		enum step step;
+		enum step step = read_some(d, want);
 
-		if (d->got == MUX_LINE_MAX)
-			return finish(d, ENETDOWN, EPROTO);
-		step = read_some(d, want);
 		if (step != STEP_NEXT)
 			return step;
 	}
-	if (d->got < MUX_OK_MIN || memcmp(d->in, "OK ", 3) != 0)
+	if (len != d->got || len < MUX_OK_MIN || memcmp(d->in, "OK ", 3) != 0)
 		return finish(d, ENETDOWN, EPROTO);
 	d->got = 0;
 	return STEP_NEXT;

@@ -16,7 +16,8 @@
  *
  * A gate goes through these states, always forward:
  *
- *	WAITING   accepted, no request yet. Ends after REQUEST_TIMEOUT
+ *	WAITING   accepted, no request yet. Ends after the request
+ *	          timeout
  *	WORKING   the request is peeked and lies in the queue; a dial runs
  *	SENDING   the result did not go out for want of memory, or because too
  *	          many passed fds are under way; tried again soon
@@ -47,7 +48,6 @@
 #define GATE_MAGIC  0x67617465u
 #define GATES_MAGIC 0x67617473u
 
-#define REQUEST_TIMEOUT 10.0   /* seconds for a client to say something */
 #define CONNECT_TIMEOUT 130.0  /* Linux' SYN and its six retries, about */
 #define CONNECT_MAX     3600.0 /* longest that may be asked for */
 #define PROBE_TIMEOUT   3.0
@@ -331,7 +331,8 @@ static void begin_dial(struct gate *g, const struct vendor_request *req)
 static void begin(struct gate *g, const struct vendor_request *req)
 {
 	vendor_result_init(&g->result, req->op, 0);
-	g->result.remote = req->dst;
+	if (req->op == VENDOR_CONNECT)
+		g->result.remote = req->dst;
 	set_state(g, GATE_WORKING);
 	switch ((enum vendor_op)req->op) {
 	case VENDOR_PING: answer(g, 0); break;
@@ -382,18 +383,27 @@ static void take_request(struct gate *g)
 
 /* ---- events ---- */
 
+/* SERVED: is there anything besides the hang-up to come? */
+static bool has_message(const struct gate *g)
+{
+	char byte;
+
+	return recv(g->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void on_gate(struct edge *edge, uint32_t events)
 {
 	struct gate *g =
 		(struct gate *)((char *)edge - offsetof(struct gate, edge));
 
 	assert(g->magic == GATE_MAGIC && g->state != GATE_CLOSED);
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		gate_close(g);
-	else if (g->state == GATE_WAITING)
+	} else if (g->state == GATE_WAITING) {
 		take_request(g);
-	else if (g->state == GATE_SERVED) {
-		/* Meant for the remote, and lost if it were kept here. */
+	} else if (g->state == GATE_SERVED && has_message(g)) {
+		/* Meant for the remote, by somebody who writes past the
+		 * library: kept here it would be lost without a word. */
 		log_warn_ratelimit("gate %llu (uid %u): data after the "
 				   "result, closed",
 			(unsigned long long)g->id, g->uid);
@@ -413,7 +423,8 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 	assert(g->state == GATE_WAITING);
 	log_warn_ratelimit("gate %llu (uid %u): no request within %.0f s, "
 			   "closed",
-		(unsigned long long)g->id, g->uid, REQUEST_TIMEOUT);
+		(unsigned long long)g->id, g->uid,
+		g->gates->config->request_timeout);
 	gate_close(g);
 }
 
@@ -501,7 +512,7 @@ static struct gate *new_gate(struct gates *gates, int fd, uid_t uid)
 	g->uid = uid;
 	g->fd = fd;
 	g->carrier = -1;
-	ev_timer_init(&g->timer, on_timer, REQUEST_TIMEOUT, 0);
+	ev_timer_init(&g->timer, on_timer, gates->config->request_timeout, 0);
 	g->timer.data = g;
 	g->next = gates->open;
 	if (g->next)
@@ -516,7 +527,6 @@ void gate_open(struct gates *gates, int fd)
 	struct ucred peer = {.uid = (uid_t)-1};
 	socklen_t len = sizeof(peer);
 	struct gate *g;
-	uint32_t mask = EPOLLRDHUP;
 
 	assert(gates->magic == GATES_MAGIC);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1 ||
@@ -533,11 +543,10 @@ void gate_open(struct gates *gates, int fd)
 	take_request(g);
 	if (g->state == GATE_CLOSED)
 		return;
-	if (g->state == GATE_WAITING) {
-		mask |= EPOLLIN;
+	if (g->state == GATE_WAITING)
 		ev_timer_start(gates->loop, &g->timer);
-	}
-	if (edge_add(gates->poll, &g->edge, g->fd, mask, on_gate) == -1) {
+	if (edge_add(gates->poll, &g->edge, g->fd, EPOLLIN | EPOLLRDHUP,
+		    on_gate) == -1) {
 		log_warn_ratelimit("gate %llu (uid %u): epoll: %s",
 			(unsigned long long)g->id, g->uid, log_strerror(errno));
 		gate_close(g);

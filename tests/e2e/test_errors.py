@@ -34,20 +34,20 @@ host, port = sys.argv[1], int(sys.argv[2])
 family = socket.AF_INET6 if ":" in host else socket.AF_INET
 s = socket.socket(family)
 s.setblocking(False)
+# Waits for POLLOUT alone, as everybody does: POLLIN may come a moment earlier.
+first = select.poll()
+first.register(s, select.POLLOUT)
 p = select.poll()
 p.register(s, select.POLLIN | select.POLLOUT)
 rc = s.connect_ex((host, port))
 if rc == errno.EINPROGRESS:
-    events = p.poll(25000)
+    first.poll(25000)
+    events = p.poll(0)
     print(events[0][1] if events else "no event")
     rc = s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     print(errno.errorcode.get(rc, rc))
     # taken once, it is gone
     print(s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
-    try:
-        s.recv(1)
-    except OSError as e:
-        print(errno.errorcode.get(e.errno))
 else:
     # the kernel knew at once: only a local route can do that
     print("at once")
@@ -101,7 +101,7 @@ def test_python(world, enclave, target, source):
 
 
 def test_nonblocking(world, enclave, target):
-    """poll()'s event bits, SO_ERROR once and once only, and what follows."""
+    """poll()'s event bits, and SO_ERROR once and once only."""
     argv = [PYTHON, "-c", NONBLOCKING, target[0], target[1]]
     real = world.run(argv).ok().out.split("\n")
     got = enclave.run(argv).ok().out.split("\n")
