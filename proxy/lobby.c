@@ -16,6 +16,7 @@
 #define SWEEP_EVERY  1.0 /* seconds */
 #define ACCEPT_BATCH 64
 #define ACCEPT_PAUSE 0.1 /* seconds */
+#define WAITING_PART 4   /* of the budget, for all who wait */
 
 struct waiting {
 	struct list link;
@@ -34,7 +35,7 @@ static bool try_again(int err)
 static void lobby_watch(struct lobby *l)
 {
 	struct lobby_env *env = l->env;
-	bool watch = l->listening && !ev_is_active(&env->pause) &&
+	bool watch = l->listening && list_empty(&l->link) &&
 		     l->nr_waiting < env->queue;
 
 	if (l->watching == watch)
@@ -47,30 +48,29 @@ static void lobby_watch(struct lobby *l)
 			ev_io_stop(env->loop, &l->io[i]);
 }
 
-static void watch_all(struct lobby_env *env)
+static void lobby_pause(struct lobby *l)
 {
-	for (struct list *i = env->lobbies.next; i != &env->lobbies;
-		i = i->next)
-		lobby_watch(list_of(i, struct lobby, link));
-}
+	struct lobby_env *env = l->env;
 
-static void pause_all(struct lobby_env *env)
-{
-	ev_timer_again(env->loop, &env->pause);
-	watch_all(env);
+	list_add(&env->paused, &l->link);
+	if (!ev_is_active(&env->pause))
+		ev_timer_again(env->loop, &env->pause);
+	lobby_watch(l);
 }
 
 /* There is no fd or memory for another client. */
-static void run_short(const struct lobby *l, int err)
+static void run_short(struct lobby *l, int err)
 {
 	struct lobby_env *env = l->env;
 
 	if (!env->short_of_fds)
 		log_warn_ratelimit("port %u: accept: %s; waiting for "
-				   "connections to end (limit is %ld fds)",
-			l->host.port, log_strerror(err), env->budget->limit);
+				   "connections to end (%ld clients wait, "
+				   "limit is %ld fds)",
+			l->host.port, log_strerror(err), env->nr_waiting,
+			env->budget->limit);
 	env->short_of_fds = true;
-	pause_all(env);
+	lobby_pause(l);
 }
 
 static void caught_up(const struct lobby *l)
@@ -83,10 +83,13 @@ static void caught_up(const struct lobby *l)
 void lobby_env_resume(struct lobby_env *env)
 {
 	assert(env->magic == LOBBY_ENV_MAGIC);
-	if (!ev_is_active(&env->pause))
-		return;
 	ev_timer_stop(env->loop, &env->pause);
-	watch_all(env);
+	while (!list_empty(&env->paused)) {
+		struct lobby *l = list_of(env->paused.next, struct lobby, link);
+
+		list_del(&l->link);
+		lobby_watch(l);
+	}
 }
 
 static void on_pause(struct ev_loop *loop, ev_timer *timer, int revents)
@@ -101,8 +104,9 @@ static void forget(struct lobby *l, struct waiting *w)
 {
 	list_del(&w->link);
 	free(w);
-	assert(l->nr_waiting > 0);
+	assert(l->nr_waiting > 0 && l->env->nr_waiting > 0);
 	l->nr_waiting--;
+	l->env->nr_waiting--;
 	if (l->nr_waiting == 0)
 		ev_timer_stop(l->env->loop, &l->sweep);
 	fd_budget_give(l->env->budget, 1);
@@ -155,6 +159,8 @@ int lobby_look(struct lobby *l, struct ip_port *addr)
 	assert(l->magic == LOBBY_MAGIC);
 	while (!list_empty(&l->waiting) && !is_alive(first(l)))
 		reset(l, first(l));
+	/* Who looks has an fd for the next one. */
+	list_del(&l->link);
 	lobby_watch(l);
 	if (list_empty(&l->waiting))
 		return -1;
@@ -180,7 +186,7 @@ static bool accept_failed(struct lobby *l, int err)
 	case ACCEPT_BROKEN:
 		log_error_ratelimit(
 			"port %u: accept: %s", l->host.port, log_strerror(err));
-		pause_all(l->env);
+		lobby_pause(l);
 		return false;
 	case ACCEPT_NEXT:
 		log_debug(
@@ -202,10 +208,23 @@ static bool enqueue(struct lobby *l, int fd, const struct ip_port *addr)
 	list_init(&w->link);
 	list_add(&l->waiting, &w->link);
 	l->nr_waiting++;
+	l->env->nr_waiting++;
 	if (l->nr_waiting == 1)
 		ev_timer_again(l->env->loop, &l->sweep);
 	tcp_options(fd);
 	lobby_watch(l);
+	return true;
+}
+
+/* Account for the fd of a client. Return: false if there is none for it. */
+static bool take_fd(const struct lobby *l)
+{
+	struct lobby_env *env = l->env;
+
+	if (!l->ops->expects(l))
+		return env->nr_waiting < env->max_waiting &&
+		       fd_budget_take(env->budget, 1);
+	fd_budget_charge(env->budget, 1);
 	return true;
 }
 
@@ -218,9 +237,7 @@ static bool accept_one(struct lobby *l, int listener)
 	struct ip_port addr;
 	int fd;
 
-	if (l->ops->expects(l)) {
-		fd_budget_charge(budget, 1);
-	} else if (!fd_budget_take(budget, 1)) {
+	if (!take_fd(l)) {
 		run_short(l, EMFILE);
 		return false;
 	}
@@ -266,7 +283,6 @@ int lobby_listen(struct lobby *l)
 		l->io[i].data = l;
 	}
 	l->listening = true;
-	list_add(&l->env->lobbies, &l->link);
 	lobby_watch(l);
 	return 0;
 }
@@ -280,15 +296,17 @@ void lobby_env_init(struct lobby_env *env, struct ev_loop *loop,
 	env->loop = loop;
 	env->budget = budget;
 	env->queue = policy->queue;
+	env->nr_waiting = 0;
+	env->max_waiting = budget->limit / WAITING_PART;
 	env->short_of_fds = false;
+	list_init(&env->paused);
 	ev_timer_init(&env->pause, on_pause, 0, ACCEPT_PAUSE);
 	env->pause.data = env;
-	list_init(&env->lobbies);
 }
 
 void lobby_env_stop(struct lobby_env *env)
 {
-	assert(env->magic == LOBBY_ENV_MAGIC && list_empty(&env->lobbies));
+	assert(env->magic == LOBBY_ENV_MAGIC && list_empty(&env->paused));
 	ev_timer_stop(env->loop, &env->pause);
 	env->magic = 0;
 }

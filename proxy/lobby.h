@@ -20,9 +20,12 @@
  *
  * File descriptors. A client that waits has one of its own in the budget, and
  * must get it before it is accepted, except where the owner says that there is
- * somebody to take it at once, who has brought one. Running out of fds stops
- * accepting on all ports, for ACCEPT_PAUSE seconds or until lobby_env_resume().
- * That is said once, and once more when a backlog has been emptied.
+ * somebody to take it at once, who has brought one. All that wait have at most
+ * a quarter of the budget: the connections from the enclave that are to take
+ * them must find some left. A lobby that runs out stops accepting for
+ * ACCEPT_PAUSE seconds or until lobby_env_resume(); others, whose clients are
+ * expected, go on. Running out is said once, and once more when a backlog has
+ * been emptied.
  *
  * What to wait for is decided in lobby_watch() alone.
  */
@@ -36,18 +39,21 @@
 
 /**
  * struct lobby_env - what the lobbies of one loop share
- * @pause:   active: not accepting for want of fds
+ * @nr_waiting, @max_waiting: clients in all of them, and the most there may be
  * @short_of_fds: that has been said
- * @lobbies: those that listen
+ * @paused: lobbies that do not accept for want of fds
+ * @pause:  active while there are any
  */
 struct lobby_env {
 	uint32_t magic;
 	struct ev_loop *loop;
 	struct fd_budget *budget;
 	unsigned int queue;
+	long nr_waiting;
+	long max_waiting;
 	bool short_of_fds;
+	struct list paused;
 	ev_timer pause;
-	struct list lobbies;
 };
 
 struct lobby;
@@ -65,6 +71,7 @@ struct lobby_ops {
 /**
  * struct lobby - see the theory above
  * @host:      the sockets; bound by the owner
+ * @link:      on @env->paused, or on none
  * @listening: lobby_listen() has succeeded
  * @watching:  @io is active
  * @waiting, @nr_waiting: clients, longest first
