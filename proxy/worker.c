@@ -120,14 +120,18 @@ static void accept_pause(struct worker *w, const struct listener *l, int err)
 	ev_timer_again(w->loop, &w->pause);
 }
 
-/* There may be fds again. */
+/* There may be fds again. Accepting is tried whether or not anybody waits, to
+ * find out that nobody does any more. */
 static void accept_resume(struct worker *w)
 {
 	if (!ev_is_active(&w->pause))
 		return;
 	ev_timer_stop(w->loop, &w->pause);
-	if (worker_state(w) == WORKER_ACCEPTING)
-		accept_start(w);
+	if (worker_state(w) != WORKER_ACCEPTING)
+		return;
+	accept_start(w);
+	for (size_t i = 0; i < w->config->nr_listeners; i++)
+		ev_feed_event(w->loop, &w->acceptors[i].io, EV_READ);
 }
 
 /* Nobody waits in the listen queue of @l. */
@@ -157,13 +161,18 @@ static bool accept_failed(struct worker *w, const struct listener *l, int err)
 	return false;
 }
 
-/* Accept one connection. Return: whether to go on. */
-static bool accept_one(struct worker *w, const struct listener *l)
+/*
+ * Accept one connection.
+ * @first: of this event, so that somebody waits for it
+ * Return: whether to go on.
+ */
+static bool accept_one(struct worker *w, const struct listener *l, bool first)
 {
 	int fd;
 
 	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
-		accept_pause(w, l, EMFILE);
+		if (first)
+			accept_pause(w, l, EMFILE);
 		return false;
 	}
 	fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -189,7 +198,7 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 
 	assert(w->magic == WORKER_MAGIC);
 	for (int i = 0; i < ACCEPT_BATCH; i++)
-		if (!accept_one(w, a->listener))
+		if (!accept_one(w, a->listener, i == 0))
 			break;
 }
 
