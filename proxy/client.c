@@ -23,6 +23,7 @@
  *	CONNECTING	connecting to the destination's addresses
  *	REPLYING	connected; the reply is on its way to the client. Once
  *			it is out the relay takes both fds
+ *	BINDING		the request is a BIND: on to the exports
  *	REFUSED		a reply that refuses is on its way; then our end of the
  *			stream, and whatever the client still sends is dropped
  *			until it closes too: closing with bytes unread would
@@ -43,6 +44,11 @@
  * client's story by refuse() or by connected(), at once or from its own
  * events, and to cancel() if the client goes away meanwhile. A further command
  * is a further row in commands[].
+ *
+ * BIND. Exported ports have a thread of their own choice: if that is another
+ * one, the connection goes there first, request and pending answers with it,
+ * and is a client again. It ends as one when an export takes it over; then it
+ * is silent, so bytes behind the request are a fault.
  *
  * A client that leaves while it waits. The socket stays readable while
  * RESOLVING and CONNECTING. An end of stream may be no more than a half-close
@@ -73,6 +79,7 @@ enum client_state {
 	CLIENT_RESOLVING,
 	CLIENT_CONNECTING,
 	CLIENT_REPLYING,
+	CLIENT_BINDING,
 	CLIENT_REFUSED,
 	CLIENT_GONE,
 };
@@ -83,6 +90,7 @@ static const char *const state_names[] = {
 	[CLIENT_RESOLVING] = "RESOLVING",
 	[CLIENT_CONNECTING] = "CONNECTING",
 	[CLIENT_REPLYING] = "REPLYING",
+	[CLIENT_BINDING] = "BINDING",
 	[CLIENT_REFUSED] = "REFUSED",
 	[CLIENT_GONE] = "GONE",
 };
@@ -145,13 +153,18 @@ static void set_deadline(struct client *c, double seconds)
 	ev_timer_again(c->env->loop, &c->deadline);
 }
 
+/* For the log; without the keys, which are secrets of those who hold ports. */
 static const char *dst_format(
 	const struct socks5_addr *dst, char *buf, size_t size)
 {
-	if (dst->addr.family == AF_UNSPEC)
-		snprintf(buf, size, "%s:%u", dst->name, dst->addr.port);
-	else
+	struct hold_name name;
+
+	if (dst->addr.family != AF_UNSPEC)
 		ip_port_format(&dst->addr, buf, size);
+	else if (hold_name_parse(&name, dst) == -1 || name.verb != HOLD_NONE)
+		snprintf(buf, size, "%.5s*:%u", dst->name, dst->addr.port);
+	else
+		snprintf(buf, size, "%s:%u", dst->name, dst->addr.port);
 	return buf;
 }
 
@@ -270,6 +283,71 @@ static void hand_over(struct client *c)
 	detach(c);
 }
 
+/* ---- BIND ---- */
+
+/* Another thread has the exports. */
+static void move_away(struct client *c, const struct client_move *move)
+{
+	struct client_env *env = c->env;
+
+	if (env->move(env->arg, move) == -1) {
+		client_end(c);
+		return;
+	}
+	c->fd = -1;
+	detach(c);
+	env->moved(env->arg);
+}
+
+/* Give the connection to an export, or see it refused. */
+static void bind_port(struct client *c, const struct client_move *move)
+{
+	enum socks5_reply reply;
+	const char *why;
+
+	reply = exports_request(
+		c->env->exports, &c->req.dst, &move->conn, &why);
+	if (reply == SOCKS5_SUCCEEDED) {
+		c->fd = -1;
+		detach(c);
+	} else {
+		refuse(c, reply, why);
+	}
+}
+
+static void start_bind(struct client *c)
+{
+	if (c->env->exports || c->env->move)
+		set_state(c, CLIENT_BINDING);
+	else
+		refuse(c, SOCKS5_COMMAND_NOT_SUPPORTED, "BIND is not served");
+}
+
+static void cancel_bind(struct client *c)
+{
+}
+
+static void client_bind(struct client *c)
+{
+	struct client_move move = {
+		.conn = {c->fd, c->family, c->id, c->out_len},
+		.req = c->req,
+	};
+
+	if (c->in_pos < c->in_len) {
+		client_fault(c, "bytes behind a BIND request");
+		return;
+	}
+	assert(c->out_len <= sizeof(move.conn.out));
+	memcpy(move.conn.out, c->out, c->out_len);
+	ev_io_stop(c->env->loop, &c->io);
+	c->mask = 0;
+	if (c->env->exports)
+		bind_port(c, &move);
+	else
+		move_away(c, &move);
+}
+
 /* ---- from state to effects ---- */
 
 /* What to wait for: the only place that decides it. */
@@ -287,6 +365,7 @@ static uint8_t wanted(const struct client *c)
 		break;
 	case CLIENT_REFUSED: mask |= EV_READ; break;
 	case CLIENT_REPLYING:
+	case CLIENT_BINDING:
 	case CLIENT_GONE: break;
 	}
 	return mask;
@@ -323,6 +402,8 @@ static bool flush_out(struct client *c)
 /* Last call of each event: send, conclude, wait. */
 static void client_settle(struct client *c)
 {
+	if (c->state == CLIENT_BINDING)
+		client_bind(c);
 	if (c->state == CLIENT_GONE)
 		return;
 	if (!flush_out(c)) {
@@ -489,6 +570,7 @@ static void cancel_connect(struct client *c)
 
 static const struct command commands[] = {
 	[SOCKS5_CONNECT] = {"CONNECT", start_connect, cancel_connect},
+	[SOCKS5_BIND] = {"BIND", start_bind, cancel_bind},
 };
 
 static const struct command *find_command(const struct client *c)
@@ -660,6 +742,7 @@ static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
 	case CLIENT_GREETING:
 	case CLIENT_REQUEST: client_fault(c, "no whole request in time"); break;
 	case CLIENT_REPLYING:
+	case CLIENT_BINDING:
 	case CLIENT_REFUSED:
 	case CLIENT_GONE: client_end(c); break;
 	}
@@ -667,18 +750,17 @@ static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
 
 /* ---- life ---- */
 
-int client_new(struct client_env *env, int fd, sa_family_t family)
+/* Return: NULL without memory. */
+static struct client *make(struct client_env *env, int fd, sa_family_t family)
 {
 	struct client *c = calloc(1, sizeof(*c));
 
 	if (!c)
-		return -1;
+		return NULL;
 	c->magic = CLIENT_MAGIC;
 	c->env = env;
 	c->fd = fd;
 	c->family = family;
-	c->id = env->next_id;
-	env->next_id += env->id_step;
 	ev_io_init(&c->io, on_io, fd, 0);
 	c->io.data = c;
 	ev_init(&c->deadline, on_deadline);
@@ -687,11 +769,39 @@ int client_new(struct client_env *env, int fd, sa_family_t family)
 	list_init(&c->link);
 	list_add(&env->clients, &c->link);
 	env->nr++;
+	set_deadline(c, env->handshake_timeout);
+	return c;
+}
+
+int client_new(struct client_env *env, int fd, sa_family_t family)
+{
+	struct client *c = make(env, fd, family);
+
+	if (!c)
+		return -1;
+	c->id = env->next_id;
+	env->next_id += env->id_step;
 	if (family == AF_INET || family == AF_INET6)
 		tcp_options(fd);
-	set_deadline(c, env->handshake_timeout);
 	/* The request has often come along with the connection. */
 	client_read(c);
+	client_settle(c);
+	return 0;
+}
+
+int client_adopt(struct client_env *env, const struct client_move *move)
+{
+	const struct member_conn *conn = &move->conn;
+	struct client *c = make(env, conn->fd, conn->family);
+
+	if (!c)
+		return -1;
+	assert(env->exports && conn->out_len <= sizeof(c->out));
+	c->id = conn->id;
+	c->req = move->req;
+	c->out_len = conn->out_len;
+	memcpy(c->out, conn->out, conn->out_len);
+	set_state(c, CLIENT_BINDING);
 	client_settle(c);
 	return 0;
 }
