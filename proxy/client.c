@@ -687,8 +687,6 @@ int client_new(struct client_env *env, int fd, sa_family_t family)
 	list_init(&c->link);
 	list_add(&env->clients, &c->link);
 	env->nr++;
-	if (family == AF_INET || family == AF_INET6)
-		tcp_options(fd);
 	set_deadline(c, env->handshake_timeout);
 	/* The request has often come along with the connection. */
 	client_read(c);

@@ -108,7 +108,8 @@ void connect_order(struct ip_port *addrs, size_t nr);
 
 /**
  * tcp_options() - what every TCP side of a relayed connection has
- * @fd: a TCP socket; failures are of no consequence and ignored
+ * @fd: a TCP socket, or a listening one whose connections inherit them.
+ *      Failures are of no consequence and ignored
  */
 void tcp_options(int fd);
 
