@@ -9,6 +9,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import harness
+import names
 import servers
 
 CARRIERS = ["unix", "tcp"]
@@ -84,6 +85,11 @@ def nginx(world):
 @pytest.fixture(scope="session")
 def web(world):
     return servers.Web(world)
+
+
+@pytest.fixture(scope="session")
+def name_servers(world):
+    return names.NameServers(world)
 
 
 @pytest.fixture(scope="module")
