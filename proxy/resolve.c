@@ -113,8 +113,8 @@ static void on_socket(struct ev_loop *loop, ev_io *w, int revents)
 	struct channel *ch = w->data;
 
 	assert(ch->magic == CHANNEL_MAGIC);
-	ares_process_fd(ch->ares, revents & EV_READ ? w->fd : ARES_SOCKET_BAD,
-		revents & EV_WRITE ? w->fd : ARES_SOCKET_BAD);
+	ares_process_fd(ch->ares, (revents & EV_READ) ? w->fd : ARES_SOCKET_BAD,
+		(revents & EV_WRITE) ? w->fd : ARES_SOCKET_BAD);
 	channel_after(ch);
 }
 
@@ -249,9 +249,11 @@ struct resolver *resolver_new(struct ev_loop *loop, const char *resolv_conf)
 void resolver_free(struct resolver *resolver)
 {
 	assert(resolver->magic == RESOLVER_MAGIC);
-	while (!list_empty(&resolver->channels))
-		channel_free(
-			list_of(resolver->channels.next, struct channel, link));
+	for (struct list *link = resolver->channels.next, *next;
+		link != &resolver->channels; link = next) {
+		next = link->next;
+		channel_free(list_of(link, struct channel, link));
+	}
 	assert(resolver->nr_open == 0);
 	resolver->magic = 0;
 	free(resolver);

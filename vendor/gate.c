@@ -272,6 +272,15 @@ static void on_dialled(const struct dial_result *result, void *arg)
 	answer(g, result->err);
 }
 
+/* Not comparable byte by byte: there is padding in them. */
+static bool same_endpoint(const struct endpoint *a, const struct endpoint *b)
+{
+	char text_a[ENDPOINT_STRLEN], text_b[ENDPOINT_STRLEN];
+
+	return strcmp(endpoint_format(a, text_a, sizeof(text_a)),
+		       endpoint_format(b, text_b, sizeof(text_b))) == 0;
+}
+
 /*
  * The host proxy to use for a request.
  * Return: 0 and *ep filled, or the status to answer with.
@@ -293,7 +302,7 @@ static int choose_endpoint(const struct gate *g,
 	}
 	if ((ep->kind == ENDPOINT_UNIX || ep->kind == ENDPOINT_VSOCK_MUX) &&
 		g->uid != 0 && g->uid != g->gates->config->own_uid &&
-		memcmp(ep, own, sizeof(*ep)) != 0) {
+		!same_endpoint(ep, own)) {
 		log_warn_ratelimit("uid %u: endpoint '%s' refused: another "
 				   "user's must be the vendor's own, or vsock "
 				   "or tcp",
@@ -324,6 +333,9 @@ static void begin_dial(struct gate *g, const struct vendor_request *req)
 		answer(g, err);
 		return;
 	}
+	if (req->name[0])
+		log_debug("gate %llu (uid %u): for the name %s",
+			(unsigned long long)g->id, g->uid, req->name);
 	dst.name_len = (uint8_t)strlen(req->name);
 	memcpy(dst.name, req->name, (size_t)dst.name_len + 1);
 	if (req->op == VENDOR_PROBE)

@@ -42,6 +42,16 @@ struct image {
 static struct image image;
 static struct elf_file found;
 
+static uint16_t own_machine(void)
+{
+	int fd = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	ElfW(Ehdr) head;
+
+	ck_assert_int_eq(read(fd, &head, sizeof(head)), sizeof(head));
+	closefd(&fd);
+	return head.e_machine;
+}
+
 static void make_image(void)
 {
 	ElfW(Ehdr) *head = &image.head;
@@ -52,13 +62,7 @@ static void make_image(void)
 	head->e_ident[EI_DATA] = ELFDATA2LSB;
 	head->e_ident[EI_VERSION] = EV_CURRENT;
 	head->e_type = ET_DYN;
-#if defined(__x86_64__)
-	head->e_machine = EM_X86_64;
-#elif defined(__aarch64__)
-	head->e_machine = EM_AARCH64;
-#else
-# error "name this machine"
-#endif
+	head->e_machine = own_machine();
 	head->e_phoff = offsetof(struct image, segments);
 	head->e_phentsize = sizeof(ElfW(Phdr));
 	head->e_phnum = 3;

@@ -3,6 +3,7 @@
 #include "proxify/env.h"
 
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -113,13 +114,16 @@ END_TEST
 /* As many blocks as the library takes, and not one more. */
 START_TEST(test_many_blocks)
 {
-	char list[(BYPASS_MAX + 1) * 9 + 1] = "";
+	static const char block[] = "10.0.0.0,";
+	char list[(BYPASS_MAX + 1) * (sizeof(block) - 1) + 1];
+	size_t len = 0;
 
 	for (int i = 0; i < BYPASS_MAX; i++)
-		strcat(list, i ? ",10.0.0.0" : "10.0.0.0");
+		len += (size_t)snprintf(
+			list + len, sizeof(list) - len, "%s", block);
 	setenv("PROXY_BYPASS", list, 1);
 	ck_assert(env_read(&settings, &what));
-	strcat(list, ",10.0.0.0");
+	snprintf(list + len, sizeof(list) - len, "%s", block);
 	setenv("PROXY_BYPASS", list, 1);
 	ck_assert(!env_read(&settings, &what));
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
 #include "proxify/program.h"
+#include "tempdir.h"
 
 #include <check.h>
 #include <elf.h>
@@ -24,25 +25,20 @@
 
 #define OTHER_UID 12345
 
-static char dir[64];
+static char dir[TEMPDIR_LEN];
 static char why[2 * PATH_MAX];
 
 static void setup(void)
 {
-	snprintf(dir, sizeof(dir), "/tmp/program-test-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(dir));
-	ck_assert_int_eq(chmod(dir, 0755), 0);
+	tempdir_make(dir);
 	ck_assert_int_eq(chdir(dir), 0);
 	setenv("PATH", "/usr/bin:/bin", 1);
 }
 
 static void teardown(void)
 {
-	char command[128];
-
 	ck_assert_int_eq(chdir("/"), 0);
-	snprintf(command, sizeof(command), "/bin/rm -rf '%s'", dir);
-	ck_assert_int_eq(system(command), 0);
+	tempdir_remove(dir);
 }
 
 static void write_file(const char *name, const void *bytes, size_t len)
@@ -218,8 +214,10 @@ END_TEST
 
 START_TEST(test_musl)
 {
+	static const char musl[] = "/lib/ld-musl-t.so.1";
+
 	load_true();
-	strcpy(image + segment(PT_INTERP)->p_offset, "/lib/ld-musl-t.so.1");
+	memcpy(image + segment(PT_INTERP)->p_offset, musl, sizeof(musl));
 	write_file("musl", image, image_len);
 	expect_refused("musl", "musl");
 }
@@ -386,7 +384,9 @@ START_TEST(test_long_line)
 	char line[600];
 
 	memset(line, 'x', sizeof(line));
-	memcpy(line, "#!/", 3);
+	line[0] = '#';
+	line[1] = '!';
+	line[2] = '/';
 	write_file("long", line, sizeof(line));
 	expect_covered("long");
 	memset(line + 2, ' ', sizeof(line) - 2);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
 #include "proxify/siblings.h"
+#include "tempdir.h"
 
 #include <check.h>
 #include <fcntl.h>
@@ -12,22 +13,18 @@
 
 #define OTHER_UID 12345
 
-static char root[64];
+static char root[TEMPDIR_LEN];
 static char path[PATH_MAX];
 static char tried[4 * PATH_MAX];
 
 static void setup(void)
 {
-	snprintf(root, sizeof(root), "/tmp/siblings-test-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(root));
+	tempdir_make(root);
 }
 
 static void teardown(void)
 {
-	char command[128];
-
-	snprintf(command, sizeof(command), "rm -rf '%s'", root);
-	ck_assert_int_eq(system(command), 0);
+	tempdir_remove(root);
 }
 
 /* Make a file below the root and the folders above it. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
 #include "proxify/vendor_client.h"
+#include "tempdir.h"
 
 #include <check.h>
 #include <errno.h>
@@ -19,29 +20,25 @@
 
 #define OTHER_UID 12345
 
-static char dir[64];
+static char dir[TEMPDIR_LEN];
 static char path[108];
 static struct vendor_address vendor = {.path = path};
 static pid_t server;
 
 static void setup(void)
 {
-	snprintf(dir, sizeof(dir), "/tmp/client-test-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(dir));
+	tempdir_make(dir);
 	ck_assert_int_eq(chmod(dir, 0777), 0);
 	snprintf(path, sizeof(path), "%s/vendor.sock", dir);
 }
 
 static void teardown(void)
 {
-	char command[128];
-
 	if (server > 0) {
 		kill(server, SIGKILL);
 		waitpid(server, NULL, 0);
 	}
-	snprintf(command, sizeof(command), "rm -rf '%s'", dir);
-	ck_assert_int_eq(system(command), 0);
+	tempdir_remove(dir);
 }
 
 enum manner {

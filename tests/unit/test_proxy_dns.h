@@ -107,7 +107,7 @@ static inline void dns_start(struct dns *dns, struct ev_loop *loop)
 	ev_io_init(&dns->io, dns_on_query, dns->fd, EV_READ);
 	dns->io.data = dns;
 	ev_io_start(loop, &dns->io);
-	strcpy(dns->conf, "/tmp/test-proxy-resolv-XXXXXX");
+	snprintf(dns->conf, sizeof(dns->conf), "/tmp/test-proxy-resolv-XXXXXX");
 	fd = mkstemp(dns->conf);
 	ck_assert_int_ge(fd, 0);
 	close(fd);

@@ -118,7 +118,7 @@ START_TEST(failures)
 	ck_assert_int_eq(got.status, RESOLVE_TIMED_OUT);
 	/* Not names at all. */
 	memset(label, 'a', 70);
-	strcpy(label + 70, ".test");
+	memcpy(label + 70, ".test", sizeof(".test"));
 	ask(label);
 	ck_assert_int_eq(got.status, RESOLVE_NO_ADDRESS);
 	ask("a..b");

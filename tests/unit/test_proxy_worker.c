@@ -36,7 +36,7 @@ static void setup(void)
 {
 	char text[64];
 
-	strcpy(dir, "/tmp/test-proxy-XXXXXX");
+	snprintf(dir, sizeof(dir), "/tmp/test-proxy-XXXXXX");
 	ck_assert_ptr_nonnull(mkdtemp(dir));
 	snprintf(log_path, sizeof(log_path), "%s/log", dir);
 	log_fd = open(log_path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
@@ -297,7 +297,7 @@ START_TEST(short_of_budget)
 	int client[NR], remote[NR];
 	double cpu, start;
 
-	fd_budget_init(&budget, 2 * FIT, 0);
+	fd_budget_init(&budget, 2L * FIT, 0);
 	start_workers(2);
 	for (int i = 0; i < FIT; i++) {
 		client[i] = dial();

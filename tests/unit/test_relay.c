@@ -18,6 +18,10 @@
 
 #define SCRATCH 4096
 
+/* More than all buffers of two connections hold. */
+#define STREAM   ((size_t)64 << 20)
+#define FILL_MAX ((size_t)8 << 20)
+
 static const sa_family_t combos[][2] = {
 	{AF_UNIX, AF_UNIX},
 	{AF_UNIX, AF_INET},
@@ -298,7 +302,7 @@ static void small_buffers(void)
  * scratch buffer, and every byte is there when the sink reads on. */
 START_TEST(slow_sink)
 {
-	size_t size = 64 * 1024 * 1024, sent, before, after;
+	size_t size = STREAM, sent, before, after;
 	uint8_t *data = malloc(size);
 
 	net_pattern(data, size, 7);
@@ -329,7 +333,7 @@ END_TEST
 /* Streams in both directions against sinks that read in odd pieces. */
 START_TEST(two_streams)
 {
-	const size_t size = 3 * 1024 * 1024 + 17;
+	const size_t size = ((size_t)3 << 20) + 17;
 	size_t sent[2] = {0, 0}, got[2] = {0, 0};
 	uint8_t *data[2], *in[2];
 	uint32_t x = 1;
@@ -381,14 +385,14 @@ END_TEST
 /* What is fed while the sink takes nothing is held, in order. */
 START_TEST(fed_bytes_against_a_full_sink)
 {
-	uint8_t *data = malloc(8 * 1024 * 1024);
+	uint8_t *data = malloc(FILL_MAX);
 	uint8_t fed[1024];
 	struct relay_sock sock[2];
 	int pair[2][2];
 	size_t full = 0;
 	ssize_t n;
 
-	net_pattern(data, 8 * 1024 * 1024, 5);
+	net_pattern(data, FILL_MAX, 5);
 	net_pattern(fed, sizeof(fed), 6);
 	for (int side = 0; side < 2; side++) {
 		family[side] = combos[_i][side];
@@ -455,17 +459,17 @@ END_TEST
 /* A unix peer learns of a reset if it had sent what nobody read. */
 START_TEST(reset_shows_on_unix)
 {
-	uint8_t *data = malloc(64 * 1024 * 1024);
+	uint8_t *data = malloc(STREAM);
 	size_t sent;
 	char c[4096];
 	ssize_t n;
 
-	net_pattern(data, 64 * 1024 * 1024, 9);
+	net_pattern(data, STREAM, 9);
 	begin(2); /* TCP, unix */
 	small_buffers();
 	relay_run(relay);
-	sent = fill(1, data, 64 * 1024 * 1024);
-	ck_assert_uint_lt(sent, 64 * 1024 * 1024);
+	sent = fill(1, data, STREAM);
+	ck_assert_uint_lt(sent, STREAM);
 	net_reset(peer[0]);
 	peer[0] = -1;
 	/* Its next write meets the reset, or the sweep does. */
@@ -499,7 +503,7 @@ START_TEST(sink_gone_resets_the_source)
 {
 	int gone = _i % 2, combo = _i / 2;
 	double end = net_now() + WAIT_SECONDS;
-	ssize_t n = 0;
+	ssize_t n;
 
 	begin(combo);
 	relay_run(relay);
@@ -512,7 +516,7 @@ START_TEST(sink_gone_resets_the_source)
 	net_turn(loop, 10);
 	ck_assert_int_eq(told.closed, 0);
 	while (!told.closed && net_now() < end) {
-		n = send(peer[!gone], "more", 4, MSG_NOSIGNAL);
+		send(peer[!gone], "more", 4, MSG_NOSIGNAL);
 		net_turn(loop, 2);
 	}
 	wait_closed();
@@ -617,14 +621,14 @@ END_TEST
 /* The same where it is the slow sink that keeps the source unread. */
 START_TEST(sweep_sees_a_reset_behind_a_brake)
 {
-	uint8_t *data = malloc(64 * 1024 * 1024);
+	uint8_t *data = malloc(STREAM);
 
-	net_pattern(data, 64 * 1024 * 1024, 2);
+	net_pattern(data, STREAM, 2);
 	group.sweep_every = 0.01;
 	begin(_i);
 	small_buffers();
 	relay_run(relay);
-	fill(0, data, 64 * 1024 * 1024);
+	fill(0, data, STREAM);
 	net_reset(peer[0]);
 	peer[0] = -1;
 	wait_closed();
@@ -668,7 +672,7 @@ END_TEST
  * none is lost. */
 START_TEST(big_leftovers)
 {
-	size_t size = 64 * 1024 * 1024, sent;
+	size_t size = STREAM, sent;
 	uint8_t *data = malloc(size);
 
 	teardown();

@@ -180,11 +180,78 @@ START_TEST(addrconfig)
 }
 END_TEST
 
-START_TEST(alone)
+START_TEST(no_way_out)
 {
-	ck_assert(lo_is_alone());
+	struct ip_port addr = address("10.0.0.2");
+
+	ck_assert(!lo_has_way_out());
+	ck_assert(!lo_leads_out(&addr));
 	ck_assert_int_eq(lo_add_dummies(), 0);
-	ck_assert(lo_is_alone());
+	ck_assert_int_eq(lo_add_address(&addr), 0);
+	/* reached, but not by going out */
+	ck_assert(!lo_leads_out(&addr));
+	/* as where iptables redirects what goes out */
+	ck_assert_int_eq(system("ip route add default dev lo"), 0);
+	ck_assert(!lo_has_way_out());
+}
+END_TEST
+
+#define VETH                                 \
+ "ip link add v0 type veth peer name v1 && " \
+ "ip addr add 10.99.0.1/24 dev v0 && "       \
+ "ip link set v0 up && ip link set v1 up"
+
+/* A machine with a network that leads to its servers is left alone. */
+START_TEST(own_network)
+{
+	struct ip_port addr = address("10.99.0.2");
+
+	ck_assert_int_eq(system(VETH), 0);
+	ck_assert(lo_leads_out(&addr));
+	ck_assert(!lo_has_way_out());
+	put_file("nameserver 10.99.0.2\n");
+	ck_assert_int_eq(resolv_prepare(&plan, &options), 0);
+	ck_assert(!plan.stub && !plan.use_vc && !plan.private_conf);
+	/* one that it does not lead to is as good as none */
+	put_file("nameserver 10.0.0.2\n");
+	ck_assert_int_eq(resolv_prepare(&plan, &options), 0);
+	ck_assert(plan.stub);
+	listens("127.0.0.1:53,10.0.0.2:53");
+	/* a local resolver works if it can reach others */
+	put_file("nameserver 127.0.0.53\n");
+	ck_assert_int_eq(resolv_prepare(&plan, &options), 0);
+	ck_assert(plan.stub);
+	ck_assert_int_eq(system("ip route add default via 10.99.0.2"), 0);
+	ck_assert(lo_has_way_out());
+	ck_assert_int_eq(resolv_prepare(&plan, &options), 0);
+	ck_assert(!plan.stub);
+	/* asked for, the servers' addresses stay where they are */
+	put_file("nameserver 10.99.0.2\n");
+	options.mode = RESOLV_STUB;
+	ck_assert_int_eq(resolv_prepare(&plan, &options), 0);
+	ck_assert(plan.stub && plan.private_conf);
+	ck_assert(!lo_is_local(&addr));
+	listens("127.0.0.1:53");
+	asks("10.99.0.2:53");
+}
+END_TEST
+
+START_TEST(served)
+{
+	struct ip_port missing;
+	struct ip_port addr = {
+		.family = AF_INET, .port = 53, .ip = {127, 0, 0, 1}};
+	union sockaddr_any sa;
+	socklen_t len = ip_port_to_sockaddr(&addr, &sa);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_eq(resolv_prepare(&plan, &options), 0);
+	ck_assert(!resolv_served(&plan, &missing));
+	ck_assert(ip_port_equal(&missing, &addr));
+	ck_assert_int_eq(bind(fd, &sa.sa, len), 0);
+	ck_assert_int_eq(listen(fd, 1), 0);
+	ck_assert(resolv_served(&plan, &missing));
+	closefd(&fd);
 }
 END_TEST
 
@@ -405,7 +472,9 @@ int main(void)
 	tcase_add_loop_test(tc, add_addresses, 0, 4);
 	tcase_add_test(tc, add_without_right);
 	tcase_add_test(tc, addrconfig);
-	tcase_add_test(tc, alone);
+	tcase_add_test(tc, no_way_out);
+	tcase_add_test(tc, own_network);
+	tcase_add_test(tc, served);
 	tcase_add_loop_test(tc, missing, 0, 2);
 	tcase_add_loop_test(tc, only_loopback, 0, 6);
 	tcase_add_test(tc, real_servers);

@@ -30,13 +30,15 @@ static void setup(void)
 static enum config_verdict read_line(const char *line, char *said, size_t size)
 {
 	char words[512];
+	char *rest;
 	char *argv[ARGS_MAX + 2] = {(char *)(uintptr_t) "socket_vendor"};
 	enum config_verdict verdict;
 	int argc = 1, saved, both[2];
 	ssize_t n;
 
 	snprintf(words, sizeof(words), "%s", line);
-	for (char *w = strtok(words, " "); w; w = strtok(NULL, " "))
+	for (char *w = strtok_r(words, " ", &rest); w;
+		w = strtok_r(NULL, " ", &rest))
 		argv[argc++] = w;
 	ck_assert_int_eq(pipe2(both, O_CLOEXEC), 0);
 	saved = dup(STDERR_FILENO);

@@ -547,25 +547,6 @@ START_TEST(test_max_gates)
 }
 END_TEST
 
-/* CPU time that a process used so far, in ticks. */
-static long cpu_ticks(pid_t pid)
-{
-	char path[32];
-	long user, sys;
-	FILE *f;
-
-	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-	f = fopen(path, "re");
-	ck_assert_ptr_nonnull(f);
-	ck_assert_int_eq(fscanf(f,
-				 "%*d %*s %*c %*d %*d %*d %*d %*d %*d %*d %*d "
-				 "%*d %*d %ld %ld",
-				 &user, &sys),
-		2);
-	fclose(f);
-	return user + sys;
-}
-
 START_TEST(test_out_of_fds)
 {
 	struct rlimit plenty, limit;
@@ -581,11 +562,11 @@ START_TEST(test_out_of_fds)
 	ck_assert_int_eq(prlimit(worker, RLIMIT_NOFILE, &limit, NULL), 0);
 	for (int i = 0; i < 60; i++)
 		gates[i] = front_connect(&stage);
-	before = cpu_ticks(worker);
+	before = stage_cpu_ticks(worker);
 	ck_assert_int_eq(front_poll(gates[59], 500), POLLOUT);
 	/* A half second of spinning would be about 50 of them. */
 	(void)poll(NULL, 0, 500);
-	ck_assert_int_lt(cpu_ticks(worker) - before, 20);
+	ck_assert_int_lt(stage_cpu_ticks(worker) - before, 20);
 	for (int i = 0; i < 59; i++)
 		closefd(&gates[i]);
 	/* The last one, which was not even accepted, is served now. */

@@ -67,21 +67,12 @@ static int children_of(pid_t parent, pid_t *last)
 	int nr = 0;
 
 	while ((entry = readdir(dir))) {
-		char path[300];
-		int ppid, pid;
-		char state;
-		FILE *f;
+		pid_t pid = (pid_t)strtol(entry->d_name, NULL, 10);
 
-		snprintf(path, sizeof(path), "/proc/%s/stat", entry->d_name);
-		f = fopen(path, "re");
-		if (!f)
-			continue;
-		if (fscanf(f, "%d %*s %c %d", &pid, &state, &ppid) == 3 &&
-			ppid == parent && state != 'Z') {
+		if (pid > 0 && stage_parent(pid) == parent) {
 			*last = pid;
 			nr++;
 		}
-		fclose(f);
 	}
 	closedir(dir);
 	return nr;
