@@ -22,6 +22,7 @@
 #include "preload/config.h"
 
 #include <check.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/socket.h>
