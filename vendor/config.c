@@ -35,17 +35,6 @@ static const char usage[] =
 	"  --max-gates N      connections of programs at a time (default "
 	"65536,\n"
 	"                     or what the limit of open files allows)\n"
-	"  --dns-listen ADDRESS[:PORT],...\n"
-	"                     answer DNS queries there, over UDP and TCP; port "
-	"53\n"
-	"                     when left out (default: nowhere; proxify asks "
-	"for\n"
-	"                     it)\n"
-	"  --dns SERVER,...   DNS servers to ask, in order, through the host\n"
-	"                     proxy: ADDRESS, ADDRESS:PORT, [IPv6]:PORT, NAME\n"
-	"                     (default: resolver.proxy.internal, which the "
-	"host\n"
-	"                     proxy takes for the host's own)\n"
 	"  --max-exports N    listening sockets of programs at a time "
 	"(default\n"
 	"                     4096)\n"
@@ -57,6 +46,17 @@ static const char usage[] =
 	"  --no-mirror        do not listen in the enclave as well for a "
 	"program\n"
 	"                     that listens on all addresses\n"
+	"  --dns-listen ADDRESS[:PORT],...\n"
+	"                     answer DNS queries there, over UDP and TCP; port "
+	"53\n"
+	"                     when left out (default: nowhere; proxify asks "
+	"for\n"
+	"                     it)\n"
+	"  --dns SERVER,...   DNS servers to ask, in order, through the host\n"
+	"                     proxy: ADDRESS, ADDRESS:PORT, [IPv6]:PORT, NAME\n"
+	"                     (default: resolver.proxy.internal, which the "
+	"host\n"
+	"                     proxy takes for the host's own)\n"
 	"  --log LEVEL        error, warn, info or debug (default: "
 	"$PROXY_LOG,\n"
 	"                     else warn)\n"
@@ -73,12 +73,12 @@ enum option_id {
 	OPT_ENDPOINT,
 	OPT_ALLOW_UID,
 	OPT_MAX_GATES,
-	OPT_DNS_LISTEN,
-	OPT_DNS,
 	OPT_MAX_EXPORTS,
 	OPT_POOL_LOW,
 	OPT_POOL_HIGH,
 	OPT_NO_MIRROR,
+	OPT_DNS_LISTEN,
+	OPT_DNS,
 	OPT_LOG,
 	OPT_LOG_FILE,
 	OPT_FOREGROUND,
@@ -91,12 +91,12 @@ static const struct option options[] = {
 	{"endpoint", required_argument, NULL, OPT_ENDPOINT},
 	{"allow-uid", required_argument, NULL, OPT_ALLOW_UID},
 	{"max-gates", required_argument, NULL, OPT_MAX_GATES},
-	{"dns-listen", required_argument, NULL, OPT_DNS_LISTEN},
-	{"dns", required_argument, NULL, OPT_DNS},
 	{"max-exports", required_argument, NULL, OPT_MAX_EXPORTS},
 	{"pool-low", required_argument, NULL, OPT_POOL_LOW},
 	{"pool-high", required_argument, NULL, OPT_POOL_HIGH},
 	{"no-mirror", no_argument, NULL, OPT_NO_MIRROR},
+	{"dns-listen", required_argument, NULL, OPT_DNS_LISTEN},
+	{"dns", required_argument, NULL, OPT_DNS},
 	{"log", required_argument, NULL, OPT_LOG},
 	{"log-file", required_argument, NULL, OPT_LOG_FILE},
 	{"foreground", no_argument, NULL, OPT_FOREGROUND},
@@ -186,24 +186,6 @@ static int set_max_gates(
 	return 0;
 }
 
-static int set_dns_listen(
-	struct vendor_config *config, const char *name, const char *value)
-{
-	const char *why = dns_listen_parse(config->dns_listen, DNS_LISTEN_MAX,
-		&config->nr_dns_listen, value);
-
-	return why ? wrong(name, value, why) : 0;
-}
-
-static int set_dns(
-	struct vendor_config *config, const char *name, const char *value)
-{
-	const char *why = dns_servers_parse(config->dns_servers,
-		DNS_SERVERS_MAX, &config->nr_dns_servers, value);
-
-	return why ? wrong(name, value, why) : 0;
-}
-
 static int set_max_exports(
 	struct vendor_config *config, const char *name, const char *value)
 {
@@ -226,6 +208,24 @@ static int set_pool(unsigned *mark, const char *name, const char *value)
 	return 0;
 }
 
+static int set_dns_listen(
+	struct vendor_config *config, const char *name, const char *value)
+{
+	const char *why = dns_listen_parse(config->dns_listen, DNS_LISTEN_MAX,
+		&config->nr_dns_listen, value);
+
+	return why ? wrong(name, value, why) : 0;
+}
+
+static int set_dns(
+	struct vendor_config *config, const char *name, const char *value)
+{
+	const char *why = dns_servers_parse(config->dns_servers,
+		DNS_SERVERS_MAX, &config->nr_dns_servers, value);
+
+	return why ? wrong(name, value, why) : 0;
+}
+
 /* Return: 0, -1 wrong, 1 answered (--help, --version). */
 static int take_option(struct vendor_config *config, int id)
 {
@@ -234,9 +234,6 @@ static int take_option(struct vendor_config *config, int id)
 	case OPT_ENDPOINT: return set_endpoint(config, "--endpoint", optarg);
 	case OPT_ALLOW_UID: return add_uid(config, "--allow-uid", optarg);
 	case OPT_MAX_GATES: return set_max_gates(config, "--max-gates", optarg);
-	case OPT_DNS_LISTEN:
-		return set_dns_listen(config, "--dns-listen", optarg);
-	case OPT_DNS: return set_dns(config, "--dns", optarg);
 	case OPT_MAX_EXPORTS:
 		return set_max_exports(config, "--max-exports", optarg);
 	case OPT_POOL_LOW:
@@ -244,6 +241,9 @@ static int take_option(struct vendor_config *config, int id)
 	case OPT_POOL_HIGH:
 		return set_pool(&config->pool_high, "--pool-high", optarg);
 	case OPT_NO_MIRROR: config->no_mirror = true; return 0;
+	case OPT_DNS_LISTEN:
+		return set_dns_listen(config, "--dns-listen", optarg);
+	case OPT_DNS: return set_dns(config, "--dns", optarg);
 	case OPT_LOG: return set_log(config, "--log", optarg);
 	case OPT_LOG_FILE: return set_log_file(config, "--log-file", optarg);
 	case OPT_FOREGROUND: config->foreground = true; return 0;

@@ -22,6 +22,7 @@
 #include "preload/config.h"
 
 #include <check.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <sys/socket.h>
@@ -31,10 +32,11 @@
 #define STAGE_TIMEOUT     30 /* seconds for one test */
 
 /* Where the application wants to go: addresses that only a hook can reach. */
-#define FAR4       "192.0.2.1"
-#define FAR4_OTHER "198.51.100.7"
-#define FAR6       "2001:db8::1"
-#define FAR_PORT   80
+#define FAR4        "192.0.2.1"
+#define FAR4_OTHER  "198.51.100.7"
+#define FAR4_MAPPED "::ffff:192.0.2.1"
+#define FAR6        "2001:db8::1"
+#define FAR_PORT    80
 
 /**
  * stage_main() - run a suite in its own network namespace
@@ -181,7 +183,8 @@ int vendor_connects(int peer);
 /** vendor_fails() - let it fail; closes *peer */
 void vendor_fails(int *peer, int err);
 
-/** vendor_gone() - the front-end has closed its end, and said no more */
+/** vendor_gone() - the front-end has closed its end, and said no more than its
+ * request */
 void vendor_gone(int *peer);
 
 /** vendor_close(), vendor_reopen() - the vendor dies and comes back */
