@@ -86,7 +86,9 @@ void export_end(struct export *e)
 	struct export_env *env = e->env;
 
 	assert(e->magic == EXPORT_MAGIC && !e->dead);
-	log_write(LOG_INFO, site_of(e), "port %u: closed", e->lobby.host.port);
+	if (log_enabled(LOG_INFO))
+		log_write(LOG_INFO, site_of(e), "port %u: closed",
+			e->lobby.host.port);
 	e->dead = true;
 	list_del(&e->link);
 	env->nr--;
@@ -328,6 +330,8 @@ static void log_opened(const struct export *e, int fd)
 {
 	char peer[PEER_STRLEN];
 
+	if (!log_enabled(LOG_INFO))
+		return;
 	log_write(LOG_INFO, site_of(e), "port %u: open to %s for port %u of %s",
 		e->lobby.host.port, scope_text(&e->scope), e->port,
 		peer_format(fd, peer, sizeof(peer)));
