@@ -781,8 +781,6 @@ int client_new(struct client_env *env, int fd, sa_family_t family)
 		return -1;
 	c->id = env->next_id;
 	env->next_id += env->id_step;
-	if (family == AF_INET || family == AF_INET6)
-		tcp_options(fd);
 	/* The request has often come along with the connection. */
 	client_read(c);
 	client_settle(c);

@@ -451,7 +451,7 @@ class Enclave:
     def prefix(self):
         proc = "/proc/%d/ns/" % self.holder.pid
         return ["nsenter", "--net=" + proc + "net", "--mount=" + proc + "mnt",
-                "--pid=" + proc + "pid_for_children", "--"]
+                "--pid=" + proc + "pid_for_children", "--wd=" + self.tmp, "--"]
 
     def environ(self, extra, preload):
         env = dict(self.env)
@@ -467,20 +467,20 @@ class Enclave:
     def plain(self, argv, env=None, **kw):
         """Run a program in the enclave as it is."""
         return run(argv, env=self.environ(env or {}, False), prefix=self.prefix(),
-                   note="enclave", cwd=self.tmp, **kw)
+                   note="enclave", **kw)
 
     def run(self, argv, options=(), env=None, **kw):
         """Run a program in the enclave through proxify."""
         return run([self.world.bin + "/proxify", *options, *argv],
                    env=self.environ(env or {}, True), prefix=self.prefix(),
-                   note="enclave", cwd=self.tmp, **kw)
+                   note="enclave", **kw)
 
     def popen(self, argv, env=None, **kw):
         """Start a program in the enclave through proxify."""
         argv = [str(a) for a in (self.world.bin + "/proxify", *argv)]
         say("enclave$ %s &" % " ".join(argv))
         return subprocess.Popen(
-            self.prefix() + argv, env=self.environ(env or {}, True), cwd=self.tmp,
+            self.prefix() + argv, env=self.environ(env or {}, True),
             start_new_session=True, **kw)
 
     def processes(self, name):
