@@ -295,13 +295,13 @@ void export_look_at_owners(struct export *e)
 /* ---- life ---- */
 
 void export_env_init(struct export_env *env, struct ev_loop *loop,
-	struct reaper *reaper, const struct bind_policy *policy,
-	struct fd_budget *budget)
+	struct watch_set *watches, struct reaper *reaper,
+	const struct bind_policy *policy, struct fd_budget *budget)
 {
 	env->policy = policy;
 	env->nr = 0;
 	lobby_env_init(&env->lobby, loop, policy, budget);
-	env->member.loop = loop;
+	env->member.watches = watches;
 	env->member.reaper = reaper;
 	env->member.ready = on_ready;
 	env->member.gone = on_gone;

@@ -240,9 +240,9 @@ enum socks5_reply exports_request(struct exports *x,
 
 /* ---- life ---- */
 
-struct exports *exports_new(struct ev_loop *loop, struct reaper *reaper,
-	const struct bind_policy *policy, struct fd_budget *budget,
-	const struct export_ops *ops, void *arg)
+struct exports *exports_new(struct ev_loop *loop, struct watch_set *watches,
+	struct reaper *reaper, const struct bind_policy *policy,
+	struct fd_budget *budget, const struct export_ops *ops, void *arg)
 {
 	struct exports *x = calloc(1, sizeof(*x));
 
@@ -251,7 +251,7 @@ struct exports *exports_new(struct ev_loop *loop, struct reaper *reaper,
 	x->magic = EXPORTS_MAGIC;
 	for (size_t i = 0; i < NR_BUCKETS; i++)
 		list_init(&x->bucket[i]);
-	export_env_init(&x->env, loop, reaper, policy, budget);
+	export_env_init(&x->env, loop, watches, reaper, policy, budget);
 	x->env.taken = is_taken;
 	x->env.ops = ops;
 	x->env.arg = arg;
