@@ -100,6 +100,7 @@ _Static_assert(sizeof(state_names) / sizeof(state_names[0]) == CLIENT_GONE + 1,
 /**
  * struct client - see the theory above
  * @io, @mask: watches @fd for @mask
+ * @watch:     watches it in the states before it may go to another thread
  * @in, @in_pos, @in_len: received, taken by parsers, and in all
  * @out, @out_len: to be sent
  * @eof:      the client has ended its stream
@@ -119,6 +120,7 @@ struct client {
 	bool eof;
 	bool fin_sent;
 	ev_io io;
+	struct watch watch;
 	ev_timer deadline;
 	size_t in_pos;
 	size_t in_len;
@@ -184,10 +186,18 @@ static void client_destroy(struct reap *reap)
 	free(c);
 }
 
+/* Wait for nothing, before the fd goes somewhere else. */
+static void unwatch(struct client *c)
+{
+	ev_io_stop(c->env->loop, &c->io);
+	c->mask = 0;
+	watch_for(&c->watch, 0);
+}
+
 /* Let go of everything but the fds. */
 static void detach(struct client *c)
 {
-	ev_io_stop(c->env->loop, &c->io);
+	unwatch(c);
 	ev_timer_stop(c->env->loop, &c->deadline);
 	list_del(&c->link);
 	assert(c->env->nr > 0);
@@ -271,7 +281,7 @@ static void hand_over(struct client *c)
 	};
 	struct relay *relay;
 
-	ev_io_stop(c->env->loop, &c->io);
+	unwatch(c);
 	relay = relay_new(c->env->relays, sock, c->id, NULL, NULL);
 	if (!relay) {
 		client_fault(c, log_strerror(ENOMEM));
@@ -340,8 +350,7 @@ static void client_bind(struct client *c)
 	}
 	assert(c->out_len <= sizeof(move.conn.out));
 	memcpy(move.conn.out, c->out, c->out_len);
-	ev_io_stop(c->env->loop, &c->io);
-	c->mask = 0;
+	unwatch(c);
 	if (c->env->exports)
 		bind_port(c, &move);
 	else
@@ -371,17 +380,25 @@ static uint8_t wanted(const struct client *c)
 	return mask;
 }
 
-static void set_watcher(struct client *c)
+/* Return: 0, or -1 and errno. */
+static int set_watcher(struct client *c)
 {
 	uint8_t mask = wanted(c);
+	/* Until its command is known it may have to go to another thread. */
+	bool may_go = c->env->watches && c->state <= CLIENT_REQUEST;
 
+	if (watch_for(&c->watch, may_go ? mask : 0) == -1)
+		return -1;
+	if (may_go)
+		mask = 0;
 	if (c->mask == mask)
-		return;
+		return 0;
 	ev_io_stop(c->env->loop, &c->io);
 	ev_io_modify(&c->io, mask);
 	if (mask)
 		ev_io_start(c->env->loop, &c->io);
 	c->mask = mask;
+	return 0;
 }
 
 /* Send what is in @out. Return: false if the client is gone. */
@@ -421,7 +438,8 @@ static void client_settle(struct client *c)
 			return;
 		}
 	}
-	set_watcher(c);
+	if (set_watcher(c) == -1)
+		client_fault(c, log_strerror(errno));
 }
 
 /* ---- CONNECT ---- */
@@ -710,10 +728,8 @@ static void client_drain(struct client *c)
 		client_end(c);
 }
 
-static void on_io(struct ev_loop *loop, ev_io *w, int revents)
+static void on_ready(struct client *c, int revents)
 {
-	struct client *c = w->data;
-
 	assert(c->magic == CLIENT_MAGIC && c->state != CLIENT_GONE);
 	if (revents & EV_READ) {
 		if (c->state == CLIENT_REFUSED)
@@ -722,6 +738,16 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 			client_read(c);
 	}
 	client_settle(c);
+}
+
+static void on_io(struct ev_loop *loop, ev_io *w, int revents)
+{
+	on_ready(w->data, revents);
+}
+
+static void on_watch(struct watch *w, int revents)
+{
+	on_ready(list_of(w, struct client, watch), revents);
 }
 
 static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
@@ -763,6 +789,7 @@ static struct client *make(struct client_env *env, int fd, sa_family_t family)
 	c->family = family;
 	ev_io_init(&c->io, on_io, fd, 0);
 	c->io.data = c;
+	watch_init(&c->watch, env->watches, fd, on_watch);
 	ev_init(&c->deadline, on_deadline);
 	c->deadline.data = c;
 	connect_init(&c->job, env->loop, env->budget);

@@ -15,6 +15,7 @@
 #include "proxy/relay.h"
 #include "proxy/resolve.h"
 #include "proxy/rules.h"
+#include "proxy/watch.h"
 
 struct client;
 
@@ -38,6 +39,8 @@ struct client_move {
  * @connect_timeout:   seconds from the request to a connection
  * @clients, @nr: those not yet handed to the relay
  * @next_id, @id_step: of connections, for log lines
+ * @watches:     for clients that may go to another thread; NULL where BIND is
+ *               not served
  * @exports:     of the calling thread, or NULL
  * @move:        hands a client to the thread that has the exports: takes over
  *               the fd, or returns -1 if it cannot; NULL where BIND is not
@@ -60,6 +63,7 @@ struct client_env {
 	size_t nr;
 	uint64_t next_id;
 	uint64_t id_step;
+	struct watch_set *watches;
 	struct exports *exports;
 	int (*move)(void *arg, const struct client_move *move);
 	void (*moved)(void *arg);

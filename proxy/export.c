@@ -86,7 +86,9 @@ void export_end(struct export *e)
 	struct export_env *env = e->env;
 
 	assert(e->magic == EXPORT_MAGIC && !e->dead);
-	log_write(LOG_INFO, site_of(e), "port %u: closed", e->lobby.host.port);
+	if (log_enabled(LOG_INFO))
+		log_write(LOG_INFO, site_of(e), "port %u: closed",
+			e->lobby.host.port);
 	e->dead = true;
 	list_del(&e->link);
 	env->nr--;
@@ -293,13 +295,13 @@ void export_look_at_owners(struct export *e)
 /* ---- life ---- */
 
 void export_env_init(struct export_env *env, struct ev_loop *loop,
-	struct reaper *reaper, const struct bind_policy *policy,
-	struct fd_budget *budget)
+	struct watch_set *watches, struct reaper *reaper,
+	const struct bind_policy *policy, struct fd_budget *budget)
 {
 	env->policy = policy;
 	env->nr = 0;
 	lobby_env_init(&env->lobby, loop, policy, budget);
-	env->member.loop = loop;
+	env->member.watches = watches;
 	env->member.reaper = reaper;
 	env->member.ready = on_ready;
 	env->member.gone = on_gone;
@@ -328,6 +330,8 @@ static void log_opened(const struct export *e, int fd)
 {
 	char peer[PEER_STRLEN];
 
+	if (!log_enabled(LOG_INFO))
+		return;
 	log_write(LOG_INFO, site_of(e), "port %u: open to %s for port %u of %s",
 		e->lobby.host.port, scope_text(&e->scope), e->port,
 		peer_format(fd, peer, sizeof(peer)));

@@ -100,8 +100,8 @@ struct export
 
 /** export_env_init() - all but @env's last three members, which are set */
 void export_env_init(struct export_env *env, struct ev_loop *loop,
-	struct reaper *reaper, const struct bind_policy *policy,
-	struct fd_budget *budget);
+	struct watch_set *watches, struct reaper *reaper,
+	const struct bind_policy *policy, struct fd_budget *budget);
 
 /**
  * export_new() - bind a port

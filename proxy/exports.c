@@ -95,18 +95,22 @@ static bool is_taken(void *env, uint16_t port)
 
 /* ---- requests ---- */
 
+/* Does anybody own the export, now that one looks? */
+static bool is_alive(struct export *e)
+{
+	export_look_at_owners(e);
+	return !e->dead;
+}
+
 /* Is there a rival that lives? */
 static bool is_in_use(
 	struct exports *x, const struct bind_scope *scope, uint16_t host_port)
 {
-	struct export *rival = find_rival(x, scope, host_port);
+	struct export *rival;
 
-	while (rival) {
-		export_look_at_owners(rival);
-		if (!rival->dead)
+	while ((rival = find_rival(x, scope, host_port)))
+		if (is_alive(rival))
 			return true;
-		rival = find_rival(x, scope, host_port);
-	}
 	return false;
 }
 
@@ -118,8 +122,8 @@ static int own(struct exports *x, const struct export_key *key,
 	const struct bind_scope *scope, uint16_t port, enum member_role role,
 	const struct member_conn *conn)
 {
-	struct export *e = port ? find(x, key, port) : NULL;
 	uint16_t host_port = bind_policy_host_port(x->env.policy, port);
+	struct export *e = port ? find(x, key, port) : NULL;
 	int err;
 
 	if (e && scope_equal(&e->scope, scope))
@@ -128,7 +132,9 @@ static int own(struct exports *x, const struct export_key *key,
 		return EPERM;
 	/* With the same key, but for other families: which of the two a
 	 * standby connection is for could not be told. */
-	if (port && (e || is_in_use(x, scope, host_port)))
+	if (e && is_alive(e))
+		return EADDRINUSE;
+	if (port && is_in_use(x, scope, host_port))
 		return EADDRINUSE;
 	e = export_new(&x->env, key, scope, port, conn->fd, &err);
 	if (!e)
@@ -234,9 +240,9 @@ enum socks5_reply exports_request(struct exports *x,
 
 /* ---- life ---- */
 
-struct exports *exports_new(struct ev_loop *loop, struct reaper *reaper,
-	const struct bind_policy *policy, struct fd_budget *budget,
-	const struct export_ops *ops, void *arg)
+struct exports *exports_new(struct ev_loop *loop, struct watch_set *watches,
+	struct reaper *reaper, const struct bind_policy *policy,
+	struct fd_budget *budget, const struct export_ops *ops, void *arg)
 {
 	struct exports *x = calloc(1, sizeof(*x));
 
@@ -245,7 +251,7 @@ struct exports *exports_new(struct ev_loop *loop, struct reaper *reaper,
 	x->magic = EXPORTS_MAGIC;
 	for (size_t i = 0; i < NR_BUCKETS; i++)
 		list_init(&x->bucket[i]);
-	export_env_init(&x->env, loop, reaper, policy, budget);
+	export_env_init(&x->env, loop, watches, reaper, policy, budget);
 	x->env.taken = is_taken;
 	x->env.ops = ops;
 	x->env.arg = arg;

@@ -29,15 +29,15 @@ struct exports;
 
 /**
  * exports_new() - no exports yet
- * @loop, @reaper: of the thread that they will live on
+ * @loop, @watches, @reaper: of the thread that they will live on
  * @policy, @budget: outlive them
  * @ops, @arg: whom they report to
  *
  * Return: NULL and errno ENOMEM.
  */
-struct exports *exports_new(struct ev_loop *loop, struct reaper *reaper,
-	const struct bind_policy *policy, struct fd_budget *budget,
-	const struct export_ops *ops, void *arg);
+struct exports *exports_new(struct ev_loop *loop, struct watch_set *watches,
+	struct reaper *reaper, const struct bind_policy *policy,
+	struct fd_budget *budget, const struct export_ops *ops, void *arg);
 
 /** exports_close() - end all exports at once and take no more */
 void exports_close(struct exports *x);

@@ -3,6 +3,7 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "proxy/connect.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -80,6 +81,7 @@ static int open_one(const struct ip_port *addr)
 		return -1;
 	if (addr->family == AF_INET6)
 		set_option(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1);
+	tcp_options(fd); /* connections inherit them */
 	/* Not for port 0: what the kernel chooses is to be nobody else's. */
 	reuse(fd, addr->port != 0);
 	if (bind(fd, &any.sa, len) == -1)

@@ -4,7 +4,6 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "proxy/accept.h"
-#include "proxy/connect.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -211,7 +210,6 @@ static bool enqueue(struct lobby *l, int fd, const struct ip_port *addr)
 	l->env->nr_waiting++;
 	if (l->nr_waiting == 1)
 		ev_timer_again(l->env->loop, &l->sweep);
-	tcp_options(fd);
 	lobby_watch(l);
 	return true;
 }

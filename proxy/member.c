@@ -48,7 +48,7 @@ static void destroy(struct reap *reap)
 
 static void let_go(struct member *m)
 {
-	ev_io_stop(m->env->loop, &m->io);
+	watch_for(&m->watch, 0);
 	set_state(m, MEMBER_GONE);
 	reap_later(m->env->reaper, &m->reap, destroy);
 }
@@ -82,17 +82,11 @@ int member_release(struct member *m)
 
 /* ---- events ---- */
 
-static void set_watcher(struct member *m)
+/* What to wait for: the only place that decides it. */
+static int set_watcher(struct member *m)
 {
-	uint8_t mask =
-		EV_READ | (m->state == MEMBER_REPLYING ? EV_WRITE : EV_NONE);
-
-	if (m->mask == mask)
-		return;
-	ev_io_stop(m->env->loop, &m->io);
-	ev_io_modify(&m->io, mask);
-	ev_io_start(m->env->loop, &m->io);
-	m->mask = mask;
+	return watch_for(&m->watch,
+		EV_READ | (m->state == MEMBER_REPLYING ? EV_WRITE : 0));
 }
 
 bool member_alive(struct member *m)
@@ -131,14 +125,15 @@ static void flush_out(struct member *m)
 	}
 	if (conn->out_len == 0)
 		set_state(m, MEMBER_IDLE);
-	set_watcher(m);
-	if (m->state == MEMBER_IDLE)
+	if (set_watcher(m) == -1)
+		member_fault(m, log_strerror(errno));
+	else if (m->state == MEMBER_IDLE)
 		m->env->ready(m);
 }
 
-static void on_io(struct ev_loop *loop, ev_io *w, int revents)
+static void on_watch(struct watch *w, int revents)
 {
-	struct member *m = w->data;
+	struct member *m = list_of(w, struct member, watch);
 
 	assert(m->magic == MEMBER_MAGIC && m->state != MEMBER_GONE);
 	if ((revents & EV_READ) && !member_alive(m))
@@ -179,7 +174,6 @@ void member_start(struct member *m, const struct member_conn *conn)
 	assert(m->magic == MEMBER_MAGIC && m->conn.fd == -1);
 	assert(conn->fd >= 0 && conn->out_len <= sizeof(conn->out));
 	m->conn = *conn;
-	ev_io_init(&m->io, on_io, conn->fd, EV_NONE);
-	m->io.data = m;
+	watch_init(&m->watch, m->env->watches, conn->fd, on_watch);
 	flush_out(m);
 }

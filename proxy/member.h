@@ -24,8 +24,7 @@
 #include "common/socks5.h"
 #include "proxy/list.h"
 #include "proxy/reap.h"
-
-#include <ev.h>
+#include "proxy/watch.h"
 
 #define MEMBER_OUT_MAX (SOCKS5_METHOD_LEN + SOCKS5_REPLY_V4_LEN)
 
@@ -37,7 +36,7 @@ struct member;
  * @gone:  a member has ended by itself or by member_end(); its fd is closed
  */
 struct member_env {
-	struct ev_loop *loop;
+	struct watch_set *watches;
 	struct reaper *reaper;
 	void (*ready)(struct member *m);
 	void (*gone)(struct member *m);
@@ -71,7 +70,6 @@ enum member_role { MEMBER_HOLD, MEMBER_JOIN, MEMBER_PLAIN };
  * struct member - see the theory above
  * @link, @idle_link: for the owner's lists; on none once gone() returns
  * @owner: the owner's
- * @mask:  what @io watches for
  */
 struct member {
 	uint32_t magic;
@@ -81,8 +79,7 @@ struct member {
 	void *owner;
 	struct list link;
 	struct list idle_link;
-	uint8_t mask;
-	ev_io io;
+	struct watch watch;
 	struct member_conn conn;
 	struct reap reap;
 };

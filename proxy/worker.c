@@ -67,8 +67,9 @@ struct worker {
 	struct nameservers nameservers;
 	struct client_env clients;
 	struct mailbox mailbox;
-	struct exports *exports; /* worker 0, if ports are exported */
-	unsigned int next_relay; /* worker 0: whose turn it is */
+	struct watch_set watches; /* if ports are exported */
+	struct exports *exports;  /* worker 0, if ports are exported */
+	unsigned int next_relay;  /* worker 0: whose turn it is */
 	struct acceptor *acceptors;
 	ev_timer pause; /* active: not accepting for want of fds */
 	ev_async wake;
@@ -415,13 +416,26 @@ static void init_clients(struct worker *w)
 	list_init(&w->clients.clients);
 	w->clients.next_id = w->index + 1;
 	w->clients.id_step = config->nr_workers;
-	w->clients.exports = w->exports;
-	if (config->bind && !w->exports)
-		w->clients.move = on_move;
+	if (config->bind) {
+		w->clients.watches = &w->watches;
+		w->clients.exports = w->exports;
+		w->clients.move = w->exports ? NULL : on_move;
+	}
 	w->clients.moved = on_moved;
 	w->clients.gone = on_connection_end;
 	w->clients.arg = w;
 	nameservers_init(&w->nameservers, config->resolv_conf);
+}
+
+static int init_exports(struct worker *w)
+{
+	if (watch_set_init(&w->watches, w->loop) == -1)
+		return -1;
+	if (w->index != 0)
+		return 0;
+	w->exports = exports_new(w->loop, &w->watches, &w->reaper,
+		w->config->bind, w->config->budget, &export_ops, w);
+	return w->exports ? 0 : -1;
 }
 
 struct worker *worker_new(struct worker_config *config, unsigned int index)
@@ -446,12 +460,8 @@ struct worker *worker_new(struct worker_config *config, unsigned int index)
 	if (relay_group_init(&w->relays, w->loop, &w->reaper,
 		    config->buffer_size, on_connection_end, w) == -1)
 		goto fail;
-	if (config->bind && index == 0) {
-		w->exports = exports_new(w->loop, &w->reaper, config->bind,
-			config->budget, &export_ops, w);
-		if (!w->exports)
-			goto fail;
-	}
+	if (config->bind && init_exports(w) == -1)
+		goto fail;
 	init_clients(w);
 	w->clients.resolver = resolver_new(w->loop, config->resolv_conf);
 	if (!w->clients.resolver || init_acceptors(w) == -1)
@@ -507,6 +517,7 @@ void worker_free(struct worker *w)
 	}
 	if (w->mailbox.magic)
 		mailbox_free(&w->mailbox);
+	watch_set_stop(&w->watches);
 	if (w->relays.scratch) {
 		reaper_stop(&w->reaper);
 		relay_group_free(&w->relays);
