@@ -28,6 +28,17 @@
  * only. KEY is 32 hexadecimal digits, random: who has it owns the port. A host
  * proxy that does not know these names refuses them (reply 8, 4 or 1) and the
  * vendor falls back to plain BIND.
+ *
+ * Refusals of a BIND in either form, and what bind() in the enclave reports:
+ *
+ *	reply  on the host                                      enclave
+ *	5      EADDRINUSE: another key, peer or program has     EADDRINUSE
+ *	       the port
+ *	2      EACCES, EPERM: the operator or the kernel does   EACCES
+ *	       not allow the port; join: not held with KEY
+ *	4      EADDRNOTAVAIL, EAFNOSUPPORT: the host has no     EADDRNOTAVAIL
+ *	       such address
+ *	1      anything else: malformed, out of fds, stopping   ENETDOWN
  */
 
 #include "common/socks5.h"

@@ -3,6 +3,7 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "proxy/connect.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -63,8 +64,10 @@ static void set_options(const struct listener *l)
 	unsigned long long window = VSOCK_WINDOW;
 	int on = 1;
 
-	if (l->ep.kind == ENDPOINT_TCP)
+	if (l->ep.kind == ENDPOINT_TCP) {
 		setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		tcp_options(l->fd); /* connections inherit them */
+	}
 	if (l->ep.kind == ENDPOINT_VSOCK) {
 		setsockopt(l->fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE,
 			&window, sizeof(window));

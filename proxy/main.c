@@ -128,6 +128,7 @@ static void configure(struct proxy *p, long fd_limit)
 	p->config.connect_timeout = o->connect_timeout;
 	p->config.rules = &o->rules;
 	p->config.resolv_conf = o->resolv_conf;
+	p->config.bind = &o->bind;
 	p->config.budget = &p->budget;
 	atomic_init(&p->config.short_of_fds, false);
 }
@@ -245,6 +246,8 @@ static void teardown(struct proxy *p)
 	/* Threads run only if something failed while they were started. */
 	for (unsigned int i = 0; i < p->nr_workers; i++)
 		worker_kill(p->workers[i]);
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		worker_join(p->workers[i]);
 	for (unsigned int i = 0; i < p->nr_workers; i++)
 		worker_free(p->workers[i]);
 	close_listeners(p);

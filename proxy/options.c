@@ -139,6 +139,34 @@ static const char *set_deny(void *target, const char *value)
 	return rules_add(&((struct options *)target)->rules, value, RULES_DENY);
 }
 
+static const char *set_bind_address(void *target, const char *value)
+{
+	return bind_policy_add_address(
+		&((struct options *)target)->bind, value);
+}
+
+static const char *set_allow_bind(void *target, const char *value)
+{
+	return bind_policy_add_allow(&((struct options *)target)->bind, value);
+}
+
+static const char *set_publish(void *target, const char *value)
+{
+	return bind_policy_add_publish(
+		&((struct options *)target)->bind, value);
+}
+
+static const char *set_accept_queue(void *target, const char *value)
+{
+	struct options *o = target;
+	uint64_t queue;
+
+	if (set_uint(value, 1, BIND_QUEUE_MAX, &queue))
+		return "expected a number from 1 to 65535";
+	o->bind.queue = (unsigned int)queue;
+	return NULL;
+}
+
 static const char *set_resolv_conf(void *target, const char *value)
 {
 	if (value[0] != '/')
@@ -202,6 +230,23 @@ static const struct opt table[] = {
 		"denied where any --allow was given",
 		set_allow},
 	{0, "deny", "RULE", "refuse destinations, as above", set_deny},
+	{0, "bind-address", "ADDR",
+		"address of this host on which servers of an enclave are\n"
+		"reached; may be given several times (default: any, of both\n"
+		"families)",
+		set_bind_address},
+	{0, "allow-bind", "PORTS",
+		"ports of this host that they may use: all, none, or\n"
+		"80,443,8000-8999; several lists add up (default all)",
+		set_allow_bind},
+	{0, "publish", "ENCLAVE:HOST",
+		"a server on port ENCLAVE is reached on port HOST; may be\n"
+		"given several times (default: on the same port)",
+		set_publish},
+	{0, "accept-queue", "N",
+		"clients of such a port that may wait for a connection from\n"
+		"the enclave (default 1024)",
+		set_accept_queue},
 	{0, "resolv-conf", "FILE",
 		"name servers of this host (default /etc/resolv.conf)",
 		set_resolv_conf},
@@ -263,6 +308,7 @@ int options_parse(struct options *o, int argc, char **argv, char *error)
 	o->log_level = LOG_INFO;
 	o->resolv_conf = "/etc/resolv.conf";
 	rules_init(&o->rules);
+	bind_policy_init(&o->bind);
 	if (optparse(table, NR_OPTS, argc, argv, o, error) == -1)
 		return -1;
 	return add_default_listener(o, error);

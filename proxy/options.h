@@ -9,6 +9,7 @@
 
 #include "common/endpoint.h"
 #include "common/log.h"
+#include "proxy/bind_policy.h"
 #include "proxy/rules.h"
 
 #define OPTIONS_LISTEN_MAX 64
@@ -38,6 +39,7 @@ struct options {
 	double handshake_timeout;
 	double connect_timeout;
 	struct rules rules;
+	struct bind_policy bind;
 	enum log_level log_level;
 	const char *resolv_conf;
 	bool help;

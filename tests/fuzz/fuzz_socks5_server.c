@@ -41,10 +41,6 @@ static void *pending_arg;
 
 /* ---- in place of connect.c and resolve.c ---- */
 
-void tcp_options(int fd)
-{
-}
-
 void connect_init(
 	struct connect_job *job, struct ev_loop *l, struct fd_budget *b)
 {
