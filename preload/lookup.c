@@ -54,6 +54,27 @@ int socket_int(int fd, int name)
 	return value;
 }
 
+static struct ip_port in_family(const struct ip_port *addr, int family)
+{
+	struct ip_port out = *addr;
+
+	if (family == AF_INET6) {
+		ip_port_map(&out);
+		return out;
+	}
+	ip_port_unmap(&out);
+	if (out.family == AF_INET6)
+		memset(&out, 0, sizeof(out));
+	return out;
+}
+
+void record_addresses(struct record *rec, const struct ip_port *remote,
+	const struct ip_port *local)
+{
+	rec->remote = in_family(remote, rec->family);
+	rec->local = in_family(local, rec->family);
+}
+
 static void copy_flags(int from, int to)
 {
 	int theirs = real()->fcntl(from, F_GETFL);

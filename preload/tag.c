@@ -14,7 +14,7 @@ struct tag {
 	uint8_t kind;
 	uint8_t family;
 	uint8_t bind_flags;
-	uint8_t zero;
+	uint8_t shut;
 	int32_t backlog;
 	uint8_t key[VENDOR_KEY_LEN];
 	struct ip_port remote;
@@ -31,6 +31,7 @@ int tag_attach(int fd, const struct record *rec)
 		.kind = rec->kind,
 		.family = rec->family,
 		.bind_flags = rec->bind_flags,
+		.shut = rec->shut,
 		.backlog = rec->backlog,
 		.remote = rec->remote,
 		.local = rec->local,
@@ -96,6 +97,7 @@ bool tag_read(int fd, struct record *out)
 	out->family = tag.family;
 	out->tagged = 1;
 	out->bind_flags = tag.bind_flags;
+	out->shut = tag.shut;
 	out->backlog = tag.backlog;
 	memcpy(out->key, tag.key, sizeof(out->key));
 	out->remote = tag.remote;

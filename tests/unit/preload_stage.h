@@ -183,6 +183,34 @@ int vendor_connects(int peer);
 /** vendor_fails() - let it fail; closes *peer */
 void vendor_fails(int *peer, int err);
 
+/* The key that vendor_binds() gives. */
+#define VENDOR_TEST_KEY "0123456789abcde"
+
+/**
+ * vendor_binds() - answer a BIND
+ * @req:    set to it
+ * @status: of the answer
+ * @port:   if that is 0, the port in place of 0
+ *
+ * Return: the control.
+ */
+int vendor_binds(struct vendor_request *req, int status, uint16_t port);
+
+/** vendor_listens() - answer the LISTEN on a control */
+void vendor_listens(int control, int status);
+
+/**
+ * vendor_client() - let a client come
+ * @remote, @local: addresses in text form; ports 5555 and 80
+ *
+ * Return: the client's end of the connection.
+ */
+int vendor_client(int control, const char *remote, const char *local);
+
+/** listener_at() - a TCP socket that is bound and listens; *control is its
+ * vendor's end. Port 0 becomes 8080 */
+int listener_at(const char *ip, uint16_t port, int flags, int *control);
+
 /** vendor_gone() - the front-end has closed its end, and said no more than its
  * request */
 void vendor_gone(int *peer);
@@ -190,6 +218,12 @@ void vendor_gone(int *peer);
 /** vendor_close(), vendor_reopen() - the vendor dies and comes back */
 void vendor_close(void);
 void vendor_reopen(void);
+
+/** vendor_backlog() - how many may wait before the vendor accepts them */
+void vendor_backlog(int nr);
+
+/** stage_unix() - a listening stream socket, such as the host proxy's */
+int stage_unix(const char *path);
 
 /** say(), hear() - bytes through a socket, all of them */
 void say(int fd, const char *text);
