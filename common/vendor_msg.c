@@ -34,7 +34,7 @@ const char *vendor_request_check(const struct vendor_request *req, size_t len)
 	if (req->magic != VENDOR_MAGIC || req->size != sizeof(*req))
 		return "not a request: wrong magic or size";
 	if (req->version != VENDOR_VERSION)
-		return "expected protocol version 2";
+		return "expected protocol version 1";
 	if (!memchr(req->name, '\0', sizeof(req->name)))
 		return "name without its NUL";
 	if (!memchr(req->endpoint, '\0', sizeof(req->endpoint)))

@@ -13,27 +13,53 @@
 #include <string.h>
 #include <sys/time.h>
 #include <sys/un.h>
+#include <time.h>
 
-/* How long a call that may wait does so for room in the vendor's backlog. */
-#define VENDOR_WAIT_S 10
+/* How long a call that may wait does so for room in the vendor's backlog, and
+ * one that may not. */
+#define PATIENT_MS 10000
+#define HURRIED_MS 10
 /* The vendor answers BIND and LISTEN within its own, shorter time. */
 #define ANSWER_WAIT_S 30
 
-int vendor_socket(int type_flags)
+/* connect(2) with SO_SNDTIMEO, through signals: of what they interrupt here
+ * the application knows nothing. */
+static int connect_through(
+	int sock, const struct sockaddr_un *addr, int limit_ms)
 {
-	static const struct timeval patience = {.tv_sec = VENDOR_WAIT_S};
+	struct timespec start, now;
+	int rc;
+
+	clock_gettime(CLOCK_MONOTONIC, &start);
+	do {
+		rc = real()->connect(
+			sock, (const struct sockaddr *)addr, sizeof(*addr));
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	} while (rc == -1 && errno == EINTR &&
+		 (now.tv_sec - start.tv_sec) * 1000 +
+				 (now.tv_nsec - start.tv_nsec) / 1000000 <
+			 limit_ms);
+	return rc;
+}
+
+int vendor_socket(bool patient)
+{
+	int limit_ms = patient ? PATIENT_MS : HURRIED_MS;
+	const struct timeval limit = {limit_ms / 1000, limit_ms % 1000 * 1000L};
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	const char *path = config()->vendor_path;
-	int sock = real_socket(AF_UNIX, SOCK_SEQPACKET | type_flags);
+	int sock = real_socket(AF_UNIX, SOCK_SEQPACKET);
 
 	if (sock == -1)
 		return -1;
 	memcpy(addr.sun_path, path, strlen(path) + 1);
-	if (!(type_flags & SOCK_NONBLOCK))
-		real()->setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &patience,
-			sizeof(patience));
-	if (real()->connect(sock, (struct sockaddr *)&addr, sizeof(addr)) == -1)
+	real()->setsockopt(
+		sock, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+	if (connect_through(sock, &addr, limit_ms) == -1) {
 		closefd(&sock);
+		if (errno == EAGAIN || errno == EINTR)
+			errno = patient ? ETIMEDOUT : ENOBUFS;
+	}
 	return sock;
 }
 
@@ -145,7 +171,7 @@ int control_bind(int fd, const struct ip_port *dst)
 	found.rec.family = (uint8_t)dst->family;
 	found.rec.bind_flags = bind_flags(fd, dst);
 	fill_request(&req, VENDOR_BIND, &found.rec, dst);
-	control = vendor_socket(0);
+	control = vendor_socket(true);
 	if (control == -1)
 		return without_vendor();
 	set_wait(control, SO_RCVTIMEO,
@@ -166,7 +192,7 @@ int control_bind(int fd, const struct ip_port *dst)
 static int open_again(int fd, struct found *found)
 {
 	struct vendor_request req;
-	int control = vendor_socket(SOCK_NONBLOCK);
+	int control = vendor_socket(false);
 
 	if (control == -1)
 		return -1;

@@ -11,13 +11,13 @@
 
 /**
  * vendor_socket() - a close-on-exec SEQPACKET socket connected to the vendor
- * @type_flags: 0, or SOCK_NONBLOCK for a caller that must not wait for room in
- *              the vendor's backlog
+ * @patient: whether the caller may wait for room in the vendor's backlog; one
+ *           that may not does so for some milliseconds only
  *
  * Return: the socket, or -1: ENOENT, ECONNREFUSED or EACCES where there is no
- * vendor for us, EAGAIN where it is too busy.
+ * vendor for us; ETIMEDOUT (@patient) or ENOBUFS where it is too busy.
  */
-int vendor_socket(int type_flags);
+int vendor_socket(bool patient);
 
 /** no_vendor() - does this errno of vendor_socket() mean that there is none? */
 bool no_vendor(int err);

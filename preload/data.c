@@ -16,11 +16,13 @@
 #include <errno.h>
 
 /* Return -1 from the hook if a gate is not ready for data. */
-#define SETTLE(fd, flags)                                          \
- do {                                                              \
-  if (slot_may_be_gate(fd) && gate_before_io((fd), (flags)) == -1) \
-   return -1;                                                      \
+#define SETTLE(fd, flags, wait)                                            \
+ do {                                                                      \
+  if (slot_may_be_gate(fd) && gate_before_io((fd), (flags), (wait)) == -1) \
+   return -1;                                                              \
  } while (0)
+#define SETTLE_RECV(fd, flags) SETTLE(fd, flags, GATE_WAIT_RECV)
+#define SETTLE_SEND(fd, flags) SETTLE(fd, flags, GATE_WAIT_SEND)
 
 /* ---- receiving ---- */
 
@@ -37,32 +39,32 @@ static void hide_sender(int fd, const void *name, socklen_t *len)
 
 EXPORT ssize_t read(int fd, void *buf, size_t n)
 {
-	SETTLE(fd, 0);
+	SETTLE_RECV(fd, 0);
 	return real()->read(fd, buf, n);
 }
 
 EXPORT ssize_t __read_chk(int fd, void *buf, size_t n, size_t size)
 {
-	SETTLE(fd, 0);
+	SETTLE_RECV(fd, 0);
 	return real()->__read_chk ? real()->__read_chk(fd, buf, n, size)
 				  : real()->read(fd, buf, n);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int nr)
 {
-	SETTLE(fd, 0);
+	SETTLE_RECV(fd, 0);
 	return real()->readv(fd, iov, nr);
 }
 
 EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags)
 {
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	return real()->recv(fd, buf, n, flags);
 }
 
 EXPORT ssize_t __recv_chk(int fd, void *buf, size_t n, size_t size, int flags)
 {
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	return real()->__recv_chk ? real()->__recv_chk(fd, buf, n, size, flags)
 				  : real()->recv(fd, buf, n, flags);
 }
@@ -72,7 +74,7 @@ EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t n, int flags,
 {
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	rc = real()->recvfrom(fd, buf, n, flags, addr, len);
 	if (rc != -1 && addr)
 		hide_sender(fd, addr, len);
@@ -84,7 +86,7 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *restrict buf, size_t n, size_t size,
 {
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	rc = real()->__recvfrom_chk
 		     ? real()->__recvfrom_chk(
 			       fd, buf, n, size, flags, addr, len)
@@ -98,7 +100,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	rc = real()->recvmsg(fd, msg, flags);
 	if (rc != -1 && msg->msg_name)
 		hide_sender(fd, msg->msg_name, &msg->msg_namelen);
@@ -110,7 +112,7 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags,
 {
 	int rc;
 
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	rc = real()->recvmmsg(fd, vec, nr, flags, timeout);
 	for (int i = 0; i < rc; i++) {
 		struct msghdr *msg = &vec[i].msg_hdr;
@@ -146,19 +148,19 @@ static bool wants_fast_open(int fd, int flags, const void *name, socklen_t len)
 
 EXPORT ssize_t write(int fd, const void *buf, size_t n)
 {
-	SETTLE(fd, 0);
+	SETTLE_SEND(fd, 0);
 	return real()->write(fd, buf, n);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int nr)
 {
-	SETTLE(fd, 0);
+	SETTLE_SEND(fd, 0);
 	return real()->writev(fd, iov, nr);
 }
 
 EXPORT ssize_t send(int fd, const void *buf, size_t n, int flags)
 {
-	SETTLE(fd, flags);
+	SETTLE_SEND(fd, flags);
 	return real()->send(fd, buf, n, flags);
 }
 
@@ -168,7 +170,7 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags,
 	int saved = errno;
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_SEND(fd, flags);
 	if (wants_fast_open(fd, flags, addr, len)) {
 		if (!open_first(fd, addr, len))
 			return -1;
@@ -187,7 +189,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	int saved = errno;
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_SEND(fd, flags);
 	tag_passed_fds(msg);
 	plain.msg_name = NULL;
 	plain.msg_namelen = 0;
@@ -207,7 +209,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags)
 {
 	int rc;
 
-	SETTLE(fd, flags);
+	SETTLE_SEND(fd, flags);
 	for (unsigned int i = 0; i < nr; i++)
 		tag_passed_fds(&vec[i].msg_hdr);
 	rc = real()->sendmmsg(fd, vec, nr, flags);
@@ -226,13 +228,13 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags)
 
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 {
-	SETTLE(out, 0);
+	SETTLE_SEND(out, 0);
 	return real()->sendfile(out, in, offset, n);
 }
 
 EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 {
-	SETTLE(out, 0);
+	SETTLE_SEND(out, 0);
 	return real()->sendfile64 ? real()->sendfile64(out, in, offset, n)
 				  : real()->sendfile(out, in, offset, n);
 }
@@ -240,7 +242,7 @@ EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset,
 	size_t n, unsigned int flags)
 {
-	SETTLE(in, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
-	SETTLE(out, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
+	SETTLE_RECV(in, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
+	SETTLE_SEND(out, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
 	return real()->splice(in, in_offset, out, out_offset, n, flags);
 }

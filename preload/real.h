@@ -55,6 +55,14 @@ static inline int fail(int err)
 	return -1;
 }
 
+/** done() - leave errno alone on success. @saved: errno before. Return: @rc */
+static inline int done(int rc, int saved)
+{
+	if (rc != -1)
+		errno = saved;
+	return rc;
+}
+
 /* Marks the functions that the library exports. Nothing else is visible. */
 #define EXPORT __attribute__((visibility("default")))
 

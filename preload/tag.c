@@ -54,6 +54,22 @@ int tag_attach(int fd, const struct record *rec)
 	return rc;
 }
 
+static bool is_address_or_none(const struct ip_port *addr)
+{
+	return addr->family == AF_UNSPEC || addr->family == AF_INET ||
+	       addr->family == AF_INET6;
+}
+
+/* Whoever passes a socket writes what he likes on it. */
+static bool is_sane(const struct tag *tag)
+{
+	return tag->magic == TAG_MAGIC && tag->kind > RECORD_NONE &&
+	       tag->kind <= RECORD_LISTENER &&
+	       (tag->family == AF_INET || tag->family == AF_INET6) &&
+	       is_address_or_none(&tag->remote) &&
+	       is_address_or_none(&tag->local);
+}
+
 bool tag_read(int fd, struct record *out)
 {
 	struct sock_filter code[TAG_LEN];
@@ -67,10 +83,13 @@ bool tag_read(int fd, struct record *out)
 	errno = saved;
 	if (rc == -1 || len != TAG_LEN)
 		return false;
-	for (size_t i = 0; i < TAG_WORDS; i++)
+	for (size_t i = 0; i < TAG_WORDS; i++) {
+		if (code[i].code != (BPF_LD | BPF_IMM))
+			return false;
 		words[i] = code[i].k;
+	}
 	memcpy(&tag, words, sizeof(tag));
-	if (tag.magic != TAG_MAGIC)
+	if (!is_sane(&tag))
 		return false;
 	memset(out, 0, sizeof(*out));
 	out->kind = tag.kind;

@@ -332,6 +332,8 @@ CPPCHECK_SUPPRESS = [
     # these programs pass bad arguments on purpose, to see what comes back
     "nullPointer:tests/e2e/programs/*",
     "invalidFunctionArg:tests/e2e/programs/*",
+    # anonymous memory is mapped with fd -1, as mmap(2) says
+    "invalidFunctionArg:preload/slot.c",
     # callbacks of libev, check and pthreads have their types from those
     # libraries, const or not
     "constParameterCallback",

@@ -154,6 +154,8 @@ def run(argv, env=None, stdin=None, timeout=None, cwd=None, prefix=(), note=""):
             out, err = proc.communicate(timeout=1)
         except subprocess.TimeoutExpired as late:
             out, err = late.stdout or b"", late.stderr or b""
+            proc.stdout.close()
+            proc.stderr.close()
         say("%s$ %s\n!! killed after %g s\n%s%s" % (
             note, " ".join(argv), timeout, text(out), text(err)))
         raise AssertionError("%s: not done after %g s" % (argv, timeout))

@@ -173,7 +173,8 @@ def test_no_right_to_lo(make):
     conf = "search names.test\nnameserver %s\n" % DNS4
     site = make(conf=conf)
     result = proxify(site, ["net_admin"],
-                     ["sh", "-c", "cat /etc/resolv.conf; getent ahostsv4 web"])
+                     ["sh", "-c", "cat /etc/resolv.conf; "
+                      "getent ahosts web"])
     assert result.rc == 0 and result.err == ""
     assert result.out.startswith("nameserver 127.0.0.1\nsearch names.test\n")
     assert WORLD4 in result.out

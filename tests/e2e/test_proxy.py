@@ -244,6 +244,7 @@ def test_malformed(proxy, message):
 def test_client_that_goes_silent(new_site, part):
     """In the middle of the handshake: a deadline, and the fd is free again."""
     site = new_site("--handshake-timeout", "0.3")
+    assert ask(site.proxy, UNREACHABLE4, 80) == 4  # every thread is up
     before = site.proxy.fds()
     with site.proxy.connect() as sock:
         sock.sendall((GREETING + connect_request(WORLD4, 80))[:part])

@@ -88,9 +88,9 @@ START_TEST(request_header_broken)
 	ck_assert_pstr_eq(check_request(&req), magic);
 	req = connect_request();
 	req.version = 0;
-	ck_assert_pstr_eq(check_request(&req), "expected protocol version 2");
+	ck_assert_pstr_eq(check_request(&req), "expected protocol version 1");
 	req.version = 2;
-	ck_assert_pstr_eq(check_request(&req), "expected protocol version 2");
+	ck_assert_pstr_eq(check_request(&req), "expected protocol version 1");
 }
 END_TEST
 
