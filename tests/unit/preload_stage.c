@@ -366,6 +366,17 @@ void job_await_sleep(struct job *job)
 	}
 }
 
+void job_interrupt(struct job *job, int number)
+{
+	int64_t deadline = now_ms() + STAGE_PATIENCE_MS;
+
+	while (!atomic_load(&job->done)) {
+		ck_assert_msg(now_ms() < deadline, "it is not interrupted");
+		pthread_kill(job->thread, number);
+		poll(NULL, 0, 1);
+	}
+}
+
 /* ---- the vendor's side ---- */
 
 static int listen_at(const char *path, int type)

@@ -31,6 +31,18 @@
 #define STAGE_PATIENCE_MS 10000
 #define STAGE_TIMEOUT     30 /* seconds for one test */
 
+/* Some of the sanitizers' own functions look at bad pointers. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+# define STAGE_SANITIZED 1
+#elif defined(__has_feature)
+# if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#  define STAGE_SANITIZED 1
+# endif
+#endif
+#ifndef STAGE_SANITIZED
+# define STAGE_SANITIZED 0
+#endif
+
 /* Where the application wants to go: addresses that only a hook can reach. */
 #define FAR4        "192.0.2.1"
 #define FAR4_OTHER  "198.51.100.7"
@@ -148,6 +160,10 @@ long job_join(struct job *job);
 
 /** job_await_sleep() - until the thread sleeps in a system call */
 void job_await_sleep(struct job *job);
+
+/** job_interrupt() - a signal, until the call returns: the first may come while
+ * it does not sleep */
+void job_interrupt(struct job *job, int number);
 
 /* ---- the vendor's side ---- */
 

@@ -52,18 +52,6 @@ static int blocked(struct job *job, int fd)
 	return peer;
 }
 
-/* Signals until it returns: the first may come before it waits. */
-static void interrupt(struct job *job)
-{
-	int64_t deadline = now_ms() + STAGE_PATIENCE_MS;
-
-	while (!atomic_load(&job->done)) {
-		ck_assert_msg(now_ms() < deadline, "it is not interrupted");
-		pthread_kill(job->thread, SIGUSR1);
-		poll(NULL, 0, 1);
-	}
-}
-
 static void expect_connected(int fd, int remote)
 {
 	expect_name(getpeername, fd, FAR4, FAR_PORT);
@@ -192,7 +180,7 @@ static void go_on(int fd, int peer, int how, int *remote)
 		return;
 	case 2: /* connect() again, interrupted again */
 		job_start(&job, run_connect, fd, NULL);
-		interrupt(&job);
+		job_interrupt(&job, SIGUSR1);
 		expect_errno(job_join(&job), EINTR);
 		*remote = vendor_connects(peer);
 		break;
@@ -209,7 +197,7 @@ START_TEST(test_eintr)
 
 	catch_signals(0);
 	peer = blocked(&job, fd);
-	interrupt(&job);
+	job_interrupt(&job, SIGUSR1);
 	expect_errno(job_join(&job), EINTR);
 	/* the same attempt goes on, there is no second one */
 	ck_assert_int_eq(events(fd, 0), 0);
@@ -230,7 +218,7 @@ START_TEST(test_eintr_failure)
 
 	catch_signals(0);
 	peer = blocked(&job, fd);
-	interrupt(&job);
+	job_interrupt(&job, SIGUSR1);
 	expect_errno(job_join(&job), EINTR);
 	if (_i == 0) {
 		vendor_fails(&peer, ECONNREFUSED);
