@@ -2,10 +2,14 @@
 
 /*
  * Calls that move data. On a connected socket they cost one load more than the
- * real ones; on a gate they settle it first. Two things that TCP does and
- * other streams do not are made good afterwards, when the kernel complained:
- * an address in sendto() is ignored on a connected socket (unix and vsock:
- * EISCONN, EOPNOTSUPP), and recvfrom() gives no address.
+ * real ones; on a gate they settle it first. What TCP does and other streams
+ * do not is made good where a call asks for it:
+ *
+ * - an address in sendto() is ignored on a connected socket (unix and vsock:
+ *   EISCONN, EOPNOTSUPP, after which it is sent without);
+ * - recvfrom() and recvmsg() name no sender and touch no buffer for one;
+ * - MSG_TRUNC throws bytes away instead of copying them (tcp(7)), and
+ *   MSG_ERRQUEUE, which unix and vsock streams do not know, never waits.
  */
 
 #include "preload/connect.h"
@@ -25,6 +29,44 @@
 #define SETTLE_SEND(fd, flags) SETTLE(fd, flags, GATE_WAIT_SEND)
 
 /* ---- receiving ---- */
+
+/* One of ours, as far as this process's memory knows: no system call for any
+ * other socket. */
+static bool is_known(int fd)
+{
+	struct found found;
+
+	return slot_known(fd) && lookup(fd, &found);
+}
+
+#define ODD_FLAGS (MSG_TRUNC | MSG_ERRQUEUE)
+
+static ssize_t discard(int fd, size_t n, int flags)
+{
+	char sink[4096];
+	size_t gone = 0;
+	ssize_t got;
+
+	do {
+		size_t piece =
+			n - gone < sizeof(sink) ? n - gone : sizeof(sink);
+
+		got = real()->recv(fd, sink, piece,
+			(flags & ~MSG_TRUNC) | (gone ? MSG_DONTWAIT : 0));
+		if (got > 0)
+			gone += (size_t)got;
+	} while (got > 0 && gone < n && !(flags & MSG_PEEK));
+	return gone ? (ssize_t)gone : got;
+}
+
+/* recv() with a flag that only TCP takes this way. */
+static ssize_t recv_oddly(int fd, size_t n, int flags)
+{
+	if (flags & MSG_ERRQUEUE)
+		return fail(
+			EAGAIN); /* nothing was queued that could be there */
+	return discard(fd, n, flags);
+}
 
 /* TCP names no sender: the peer is known. */
 static void hide_sender(int fd, const void *name, socklen_t *len)
@@ -59,6 +101,8 @@ EXPORT ssize_t readv(int fd, const struct iovec *iov, int nr)
 EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags)
 {
 	SETTLE_RECV(fd, flags);
+	if ((flags & ODD_FLAGS) && is_known(fd))
+		return recv_oddly(fd, n, flags);
 	return real()->recv(fd, buf, n, flags);
 }
 
@@ -75,6 +119,12 @@ EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t n, int flags,
 	ssize_t rc;
 
 	SETTLE_RECV(fd, flags);
+	if (addr && len && is_known(fd)) {
+		rc = recv(fd, buf, n, flags);
+		if (rc != -1)
+			*len = 0;
+		return rc;
+	}
 	rc = real()->recvfrom(fd, buf, n, flags, addr, len);
 	if (rc != -1 && addr)
 		hide_sender(fd, addr, len);
@@ -96,11 +146,28 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *restrict buf, size_t n, size_t size,
 	return rc;
 }
 
+static ssize_t receive_without_name(int fd, struct msghdr *msg, int flags)
+{
+	void *name = msg->msg_name;
+	ssize_t rc;
+
+	msg->msg_name = NULL;
+	rc = real()->recvmsg(fd, msg, flags);
+	msg->msg_name = name;
+	if (rc != -1)
+		msg->msg_namelen = 0;
+	return rc;
+}
+
 EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	ssize_t rc;
 
 	SETTLE_RECV(fd, flags);
+	if ((flags & MSG_ERRQUEUE) && is_known(fd))
+		return fail(EAGAIN);
+	if (slot_known(fd) && msg && msg->msg_name && is_known(fd))
+		return receive_without_name(fd, msg, flags);
 	rc = real()->recvmsg(fd, msg, flags);
 	if (rc != -1 && msg->msg_name)
 		hide_sender(fd, msg->msg_name, &msg->msg_namelen);
@@ -176,6 +243,8 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags,
 			return -1;
 		return real()->send(fd, buf, n, flags & ~MSG_FASTOPEN);
 	}
+	if ((flags & MSG_FASTOPEN) && addr && is_known(fd))
+		return fail(EISCONN);
 	rc = real()->sendto(fd, buf, n, flags, addr, len);
 	if (!refused_name(fd, rc, addr))
 		return rc;

@@ -172,7 +172,9 @@ static bool accept_one(struct worker *w, const struct listener *l, bool first)
 	int fd;
 
 	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
-		if (first)
+		/* While it was said that fds are short, somebody has to find
+		 * out when they no longer are. */
+		if (first || atomic_load(&w->config->short_of_fds))
 			accept_pause(w, l, EMFILE);
 		return false;
 	}

@@ -446,8 +446,8 @@ def test_out_of_fds(new_site, world):
 def test_workers(new_site):
     """--workers threads, and all of them are used."""
     site = new_site("--workers", "3")
-    tasks = os.listdir("/proc/%d/task" % site.proxy.pid)
-    assert len(tasks) >= 3
+    until(lambda: len(os.listdir("/proc/%d/task" % site.proxy.pid)) >= 3,
+          "there are three threads")
     with Peer(echo) as peer:
         socks = [connected(site.proxy, peer) for _ in range(60)]
         for sock in socks:
