@@ -48,8 +48,11 @@ static int open_gate(const struct ip_port *dst, bool nonblock)
 
 	if (gate == -1)
 		return -1;
-	/* 0 is rounded up to the minimum, which one request fills. */
-	if (set_int(gate, SO_SNDBUF, 0) == -1 || send_request(gate, dst) == -1)
+	/* 0 is rounded up to the minimum, which one request fills. A vendor
+	 * that does not serve this user answers and hangs up at once: EPIPE
+	 * then, and the answer waits like any other. */
+	if (set_int(gate, SO_SNDBUF, 0) == -1 ||
+		(send_request(gate, dst) == -1 && errno != EPIPE))
 		closefd(&gate);
 	return gate;
 }
