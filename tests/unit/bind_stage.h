@@ -102,7 +102,7 @@ void expect_second(int standby, int client);
 /** break_off() - close with a reset */
 void break_off(int fd);
 
-/** free_port() - one that nobody has a moment later, most likely */
+/** free_port() - one that nobody has in either family */
 uint16_t free_port(void);
 
 #endif

@@ -198,7 +198,8 @@ START_TEST(privileged_port)
 	} else {
 		bind_stage_start(&stage);
 	}
-	ck_assert_int_eq(seteuid(getuid()), 0);
+	if (geteuid() != getuid())
+		ck_assert_int_eq(seteuid(getuid()), 0);
 }
 END_TEST
 
@@ -667,6 +668,7 @@ int main(void)
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
+	net_isolate(); /* from the ports of others; no harm without */
 	add(suite, "taken", taken);
 	add(suite, "bytes", bytes);
 	add(suite, "dying", dying);
