@@ -70,6 +70,9 @@ const char *endpoint_parse(struct endpoint *out, const char *text);
  */
 const char *endpoint_format(const struct endpoint *ep, char *buf, size_t size);
 
+/** endpoint_equal() - do both name the same place in the same words? */
+bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
+
 /* Every family that an endpoint can have. */
 union endpoint_sockaddr {
 	struct sockaddr sa;
