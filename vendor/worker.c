@@ -27,8 +27,8 @@
  * While it pauses, front-ends wait in the listener's backlog. That a shortage
  * began is said once, and once that it is over.
  *
- * The services that live here besides (names.c; later inbound ports) have
- * their own watchers on the same loop. They are started before the first
+ * The services that live here besides (names.c; inbound.c, by way of the
+ * gates) have their own watchers on the same loop. They are started before the first
  * front-end is served: whoever got an answer from the worker finds them there.
  */
 
