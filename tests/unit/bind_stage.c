@@ -249,6 +249,15 @@ int join(const struct bind_stage *s, const char *key, uint16_t port)
 	return fd;
 }
 
+void refused(
+	const struct bind_stage *s, const char *name, uint16_t port, int reply)
+{
+	int fd = stage_dial(s);
+
+	ck_assert_int_eq(ask_name(fd, name, &port), reply);
+	expect_end(fd);
+}
+
 /* ---- the host's side ---- */
 
 int reach(sa_family_t family, uint16_t port)

@@ -88,6 +88,10 @@ int hold(const struct bind_stage *s, const char *what, uint16_t *port);
 /** join() - a standby connection */
 int join(const struct bind_stage *s, const char *key, uint16_t port);
 
+/** refused() - ask with a name, be refused with @reply */
+void refused(
+	const struct bind_stage *s, const char *name, uint16_t port, int reply);
+
 /* ---- the host's side ---- */
 
 /** reach() - connect to a port of the host. Return: fd, or -1 and errno */
