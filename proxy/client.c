@@ -103,6 +103,7 @@ struct client {
 	uint32_t magic;
 	enum client_state state;
 	struct client_env *env;
+	struct service *service;
 	struct list link;
 	uint64_t id;
 	int fd;
@@ -194,6 +195,7 @@ static void client_end(struct client *c)
 	closefd_if(&c->job.fd);
 	detach(c);
 	closefd(&c->fd);
+	service_leave(c->service);
 	if (env->gone)
 		env->gone(env->arg);
 }
@@ -250,6 +252,13 @@ static void connected(struct client *c)
 	set_state(c, CLIENT_REPLYING);
 }
 
+static void on_relay_closed(void *arg)
+{
+	service_leave(arg);
+}
+
+static const struct relay_ops relay_ops = {.closed = on_relay_closed};
+
 static void hand_over(struct client *c)
 {
 	const struct relay_sock sock[2] = {
@@ -259,12 +268,13 @@ static void hand_over(struct client *c)
 	struct relay *relay;
 
 	ev_io_stop(c->env->loop, &c->io);
-	relay = relay_new(c->env->relays, sock, c->id, NULL, NULL);
+	relay = relay_new(c->env->relays, sock, c->id, &relay_ops, c->service);
 	if (!relay) {
 		client_fault(c, log_strerror(ENOMEM));
 		return;
 	}
 	c->fd = c->job.fd = -1;
+	relay_set_idle(relay, c->service->config.idle_timeout);
 	relay_feed(relay, 0, c->in + c->in_pos, c->in_len - c->in_pos);
 	relay_run(relay);
 	detach(c);
@@ -384,7 +394,7 @@ static void connect_allowed(
 
 	assert(nr <= CONNECT_ADDRS_MAX);
 	for (size_t i = 0; i < nr; i++) {
-		if (!rules_allow(c->env->rules, &addrs[i]))
+		if (!rules_allow(&c->service->config.rules, &addrs[i]))
 			continue;
 		allowed[nr_allowed] = addrs[i];
 		rules_canonical(&allowed[nr_allowed++]);
@@ -406,7 +416,8 @@ static void connect_nameservers(struct client *c)
 		struct ip_port server = servers[i];
 
 		rules_canonical(&server);
-		if (rules_match(c->env->rules, &server) != RULES_DENY)
+		if (rules_match(&c->service->config.rules, &server) !=
+			RULES_DENY)
 			allowed[nr_allowed++] = server;
 	}
 	connect_to(c, allowed, nr_allowed);
@@ -458,7 +469,7 @@ static void start_connect(struct client *c)
 	const struct socks5_addr *dst = &c->req.dst;
 	struct ip_port addr;
 
-	set_deadline(c, c->env->connect_timeout);
+	set_deadline(c, c->service->config.connect_timeout);
 	if (dst->addr.family != AF_UNSPEC) {
 		connect_allowed(c, &dst->addr, 1);
 	} else if (name_is_address(dst, &addr)) {
@@ -667,14 +678,16 @@ static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
 
 /* ---- life ---- */
 
-int client_new(struct client_env *env, int fd, sa_family_t family)
+int client_new(struct client_env *env, struct service *service, int fd)
 {
 	struct client *c = calloc(1, sizeof(*c));
+	sa_family_t family = service->entrance->listener.family;
 
 	if (!c)
 		return -1;
 	c->magic = CLIENT_MAGIC;
 	c->env = env;
+	c->service = service;
 	c->fd = fd;
 	c->family = family;
 	c->id = env->next_id;
@@ -689,7 +702,7 @@ int client_new(struct client_env *env, int fd, sa_family_t family)
 	env->nr++;
 	if (family == AF_INET || family == AF_INET6)
 		tcp_options(fd);
-	set_deadline(c, env->handshake_timeout);
+	set_deadline(c, service->config.handshake_timeout);
 	/* The request has often come along with the connection. */
 	client_read(c);
 	client_settle(c);

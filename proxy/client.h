@@ -13,7 +13,7 @@
 #include "proxy/nameservers.h"
 #include "proxy/relay.h"
 #include "proxy/resolve.h"
-#include "proxy/rules.h"
+#include "proxy/service.h"
 
 struct client;
 
@@ -21,11 +21,9 @@ struct client;
  * struct client_env - what the clients of one event loop share
  * @loop, @reaper, @relays, @resolver: of the calling thread
  * @nameservers: what the reserved resolver name stands for
- * @rules:       immutable
  * @budget:      for the fds of connects that try several addresses at once
- * @handshake_timeout: seconds from accept to a whole request
- * @connect_timeout:   seconds from the request to a connection
- * @clients, @nr: those not yet handed to the relay
+ * @clients, @forwards, @nr: those not yet handed to the relay (forward.h), and
+ *               how many they are together
  * @next_id, @id_step: of connections, for log lines
  * @gone:        called when a client ended without a relay, with @arg; its fds
  *               are closed
@@ -36,11 +34,9 @@ struct client_env {
 	struct relay_group *relays;
 	struct resolver *resolver;
 	struct nameservers *nameservers;
-	const struct rules *rules;
 	struct fd_budget *budget;
-	double handshake_timeout;
-	double connect_timeout;
 	struct list clients;
+	struct list forwards;
 	size_t nr;
 	uint64_t next_id;
 	uint64_t id_step;
@@ -50,13 +46,13 @@ struct client_env {
 
 /**
  * client_new() - serve a new client
- * @env:    of the calling thread
- * @fd:     accepted, non-blocking, CLOEXEC; the client's from now on
- * @family: its address family
+ * @env:     of the calling thread
+ * @service: entered for it; the client leaves it at its end
+ * @fd:      accepted, non-blocking, CLOEXEC; the client's from now on
  *
- * Return: 0, or -1 and errno ENOMEM (@fd stays the caller's).
+ * Return: 0, or -1 and errno ENOMEM (@fd and @service stay the caller's).
  */
-int client_new(struct client_env *env, int fd, sa_family_t family);
+int client_new(struct client_env *env, struct service *service, int fd);
 
 /** client_abort_all() - end all clients of @env at once */
 void client_abort_all(struct client_env *env);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * proxy: the host's end. A SOCKS5 server on vsock, unix or TCP sockets.
+ * proxy: the host's end. A SOCKS5 server on vsock, unix or TCP sockets, and a
+ * forwarder between them.
  *
  * Theory of operation
  *
@@ -22,7 +23,6 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "proxy/options.h"
-#include "proxy/optparse.h"
 #include "proxy/resolve.h"
 #include "proxy/worker.h"
 
@@ -44,8 +44,7 @@
 
 struct proxy {
 	struct options options;
-	struct listener listeners[OPTIONS_LISTEN_MAX];
-	size_t nr_listeners;
+	struct service_set *set;
 	struct fd_budget budget;
 	struct worker_config config;
 	struct worker *workers[WORKERS_MAX];
@@ -86,31 +85,54 @@ static int setup_signals(struct proxy *p)
 }
 
 /* Whoever can reach the socket can use the proxy: say where that is many. */
-static void warn_if_open(const struct listener *l)
+static void warn_if_open(const struct service *s)
 {
-	if (l->ep.kind == ENDPOINT_TCP && !ip_port_is_loopback(&l->ep.addr))
+	const struct listener *l = &s->entrance->listener;
+
+	if (l->ep.kind == ENDPOINT_TCP && !ip_port_is_loopback(&l->ep.addr) &&
+		s->config.mode->reach == REACH_DESTINATION)
 		log_warn("%s: whoever can reach this address can use the "
 			 "proxy, there is no authentication",
 			l->text);
 }
 
-static int open_listeners(struct proxy *p)
+/* Open what the command line says. Return: 0, or -1 and it is logged. */
+static int open_set(struct proxy *p)
 {
-	for (size_t i = 0; i < p->options.nr_listen; i++) {
-		struct listener *l = &p->listeners[i];
+	static struct service_config config[OPTIONS_LISTEN_MAX];
+	int nr = options_services(&p->options, config);
 
-		if (listener_open(l, &p->options.listen[i]) == -1)
-			return -1;
-		p->nr_listeners++;
-		warn_if_open(l);
+	if (nr == -1) {
+		log_error("cannot serve: %s", log_strerror(errno));
+		return -1;
 	}
-	return 0;
+	p->set = service_set_open(config, (size_t)nr, NULL);
+	for (int i = 0; i < nr; i++)
+		rules_free(&config[i].rules);
+	return p->set ? 0 : -1;
 }
 
-static void close_listeners(struct proxy *p)
+/* In the words that users of the forwarding modes know. */
+static void say_what_is_served(const struct service_set *set)
 {
-	for (size_t i = 0; i < p->nr_listeners; i++)
-		listener_close(&p->listeners[i]);
+	for (size_t i = 0; i < set->nr; i++) {
+		const struct service *s = set->service[i];
+		const struct service_config *config = &s->config;
+		const struct listener *l = &s->entrance->listener;
+		char text[ENDPOINT_STRLEN];
+
+		warn_if_open(s);
+		if (config->mode->learn == LEARN_SOCKS5) {
+			log_info("listening on %s", l->text);
+			continue;
+		}
+		log_info("Listening on: %s",
+			service_text(&l->ep, text, sizeof(text)));
+		if (config->mode->reach == REACH_TARGET)
+			log_info(
+				"Proxying to: %s", service_text(&config->target,
+							   text, sizeof(text)));
+	}
 }
 
 static void configure(struct proxy *p, long fd_limit)
@@ -118,15 +140,11 @@ static void configure(struct proxy *p, long fd_limit)
 	const struct options *o = &p->options;
 
 	fd_budget_init(&p->budget, fd_limit,
-		FDS_OF_PROCESS + (long)p->nr_listeners +
+		FDS_OF_PROCESS + (long)p->set->nr +
 			FDS_OF_WORKER * (long)o->workers);
-	p->config.listeners = p->listeners;
-	p->config.nr_listeners = p->nr_listeners;
+	p->config.set = p->set;
 	p->config.nr_workers = o->workers;
 	p->config.buffer_size = o->buffer_size;
-	p->config.handshake_timeout = o->handshake_timeout;
-	p->config.connect_timeout = o->connect_timeout;
-	p->config.rules = &o->rules;
 	p->config.resolv_conf = o->resolv_conf;
 	p->config.budget = &p->budget;
 	atomic_init(&p->config.short_of_fds, false);
@@ -150,8 +168,7 @@ static int start_workers(struct proxy *p)
 	for (unsigned int i = 0; i < p->nr_workers; i++)
 		if (worker_start(p->workers[i]) == -1)
 			return -1;
-	for (size_t i = 0; i < p->nr_listeners; i++)
-		log_info("listening on %s", p->listeners[i].text);
+	say_what_is_served(p->set);
 	return 0;
 }
 
@@ -208,7 +225,7 @@ static void on_event(struct proxy *p)
 	if (read(p->config.event_fd, &changes, sizeof(changes)) == -1)
 		return;
 	if (all_workers(p, WORKER_DRAINING))
-		close_listeners(p);
+		service_set_close(p->set);
 }
 
 /* Until the drain time is over; for ever while there is none. */
@@ -247,7 +264,8 @@ static void teardown(struct proxy *p)
 		worker_kill(p->workers[i]);
 	for (unsigned int i = 0; i < p->nr_workers; i++)
 		worker_free(p->workers[i]);
-	close_listeners(p);
+	if (p->set)
+		service_set_retire(p->set, NULL);
 	closefd_if(&p->signal_fd);
 	closefd_if(&p->config.event_fd);
 	resolve_library_cleanup();
@@ -259,7 +277,7 @@ static int serve(struct proxy *p)
 	int status = EXIT_FAILURE;
 
 	if (setup_signals(p) == -1 || resolve_library_init() == -1 ||
-		open_listeners(p) == -1)
+		open_set(p) == -1)
 		goto out;
 	configure(p, fd_limit);
 	if (setup_workers(p) == -1 || start_workers(p) == -1)
@@ -280,12 +298,13 @@ int main(int argc, char **argv)
 	int status = EXIT_SUCCESS;
 
 	if (options_parse(&proxy.options, argc, argv, error) == -1) {
-		fprintf(stderr, "proxy: %s\nTry 'proxy --help'.\n", error);
+		fprintf(stderr, "%s: %s\nTry '%s --help'.\n",
+			proxy.options.program, error, proxy.options.program);
 		status = 2;
 	} else if (proxy.options.help) {
-		options_help();
+		options_help(&proxy.options);
 	} else if (proxy.options.version) {
-		printf("proxy %s\n", PROXIFY_VERSION);
+		printf("%s %s\n", proxy.options.program, PROXIFY_VERSION);
 	} else {
 		log_init("proxy", proxy.options.log_level, STDERR_FILENO);
 		status = serve(&proxy);
