@@ -27,6 +27,10 @@
  *	         takes the pending ECONNRESET off with SO_ERROR and reads the
  *	         result.
  *
+ * A peer of a uid that is not served gets a result of status EACCES and is
+ * closed at once, perhaps before it sent its request: a send() that fails with
+ * EPIPE has its result waiting.
+ *
  * The front-end reads the result with MSG_PEEK, so that every duplicate of the
  * gate (dup, fork) can finish by itself; the fd in a peeked message is a new
  * one each time. Closing the gate before the result arrives cancels.

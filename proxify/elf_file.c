@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxify/elf_file.h"
 
+#include <assert.h>
 #include <elf.h>
 #include <errno.h>
 #include <link.h>
@@ -63,7 +64,7 @@ static bool fetch(struct reader *r, uint64_t offset, void *buf, size_t len)
 #elif defined(__riscv)
 # define OWN_MACHINE EM_RISCV
 #else
-# error "which machine is this?"
+# define OWN_MACHINE EM_NONE /* not known here, so not compared */
 #endif
 
 #define OWN_CLASS (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32)
@@ -173,27 +174,36 @@ static bool has_go_section(struct reader *r)
 	return false;
 }
 
-static void broken(struct elf_file *out, const char *why)
+static void set_kind(struct elf_file *out, enum elf_kind kind, const char *why)
 {
-	out->kind = ELF_KIND_BROKEN;
+	assert((kind == ELF_KIND_BROKEN) == (why != NULL));
+	out->kind = kind;
 	out->broken = why;
 }
 
 static void read_native(struct reader *r, struct elf_file *out)
 {
-	const char *why;
+	const char *why = "not an executable";
 
-	if (r->head.e_type != ET_EXEC && r->head.e_type != ET_DYN) {
-		broken(out, "not an executable");
-		return;
-	}
-	why = read_segments(r, out);
+	if (r->head.e_type == ET_EXEC || r->head.e_type == ET_DYN)
+		why = read_segments(r, out);
 	if (why) {
-		broken(out, why);
+		set_kind(out, ELF_KIND_BROKEN, why);
 		return;
 	}
-	out->kind = ELF_KIND_NATIVE;
+	set_kind(out, ELF_KIND_NATIVE, NULL);
 	out->is_go |= has_go_section(r);
+}
+
+/* The rest of the header differs with word size and byte order. */
+static bool is_foreign(struct reader *r)
+{
+	const unsigned char *ident = r->head.e_ident;
+
+	if (ident[EI_CLASS] != OWN_CLASS || ident[EI_DATA] != OWN_DATA)
+		return true;
+	return fetch(r, 0, &r->head, sizeof(r->head)) &&
+	       OWN_MACHINE != EM_NONE && r->head.e_machine != OWN_MACHINE;
 }
 
 static void read_head(struct reader *r, struct elf_file *out)
@@ -202,17 +212,12 @@ static void read_head(struct reader *r, struct elf_file *out)
 
 	if (!fetch(r, 0, ident, SELFMAG) || memcmp(ident, ELFMAG, SELFMAG) != 0)
 		return;
-	broken(out, "cut off within its header");
-	/* The rest of the header differs with these two. */
+	set_kind(out, ELF_KIND_BROKEN, "cut off within its header");
 	if (!fetch(r, 0, ident, EI_NIDENT))
 		return;
-	if (ident[EI_CLASS] != OWN_CLASS || ident[EI_DATA] != OWN_DATA)
-		out->kind = ELF_KIND_FOREIGN;
-	else if (!fetch(r, 0, &r->head, sizeof(r->head)))
-		return;
-	else if (r->head.e_machine != OWN_MACHINE)
-		out->kind = ELF_KIND_FOREIGN;
-	else
+	if (is_foreign(r))
+		set_kind(out, ELF_KIND_FOREIGN, NULL);
+	else if (r->size >= sizeof(r->head))
 		read_native(r, out);
 }
 

@@ -7,12 +7,14 @@
 #include "proxify/program.h"
 #include "proxify/siblings.h"
 #include "proxify/vendor_client.h"
+#include "resolv/resolv_plan.h"
 
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 /*
@@ -30,6 +32,9 @@
  *	lo                             brought up if we may; programs that need
  *	                               it in an enclave where we may not see it
  *	                               by themselves
+ *	names                          made ready (resolv/resolv_plan.h); what
+ *	                               will not work is said, and is an error
+ *	                               if it was asked for
  *	the vendor                     started if none answers; 125 if it fails.
  *	                               Two launchers at once both start one, and
  *	                               the second one finds the first and ends
@@ -108,18 +113,26 @@ static int check_program(const struct options *options, char path[PATH_MAX])
 
 /* ---- the siblings ---- */
 
+/* Our own file: by the link in /proc, or where that is not mounted yet, by the
+ * name that the kernel was given. */
+static int find_self(char self[PATH_MAX])
+{
+	const char *name = (const char *)getauxval(AT_EXECFN);
+
+	if (realpath("/proc/self/exe", self) || (name && realpath(name, self)))
+		return 0;
+	say("cannot find my own file through /proc/self/exe: %s",
+		strerror(errno));
+	return -1;
+}
+
 static int find_sibling(enum sibling which, char path[PATH_MAX])
 {
 	char tried[4 * PATH_MAX];
 	char self[PATH_MAX];
-	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
 
-	if (len == -1) {
-		say("cannot read /proc/self/exe (is /proc mounted?): %s",
-			strerror(errno));
+	if (find_self(self) == -1)
 		return -1;
-	}
-	self[len] = '\0';
 	if (sibling_find(self, which, path, tried, sizeof(tried)) == 0)
 		return 0;
 	say("%s is missing; looked for %s", sibling_name(which), tried);
@@ -161,6 +174,64 @@ static int set_preload(const char *library)
 	return ret;
 }
 
+/* ---- names ---- */
+
+static void warn(const struct settings *settings, const char *message)
+{
+	if (settings->log_level >= LOG_WARN)
+		say("warning: %s", message);
+}
+
+/* Without a vendor there is no stub, and so nothing to prepare. */
+static int prepare_names(struct resolv_plan *plan,
+	const struct options *options, const struct settings *settings)
+{
+	static const struct resolv_options keep = {.mode = RESOLV_KEEP};
+
+	if (resolv_prepare(
+		    plan, options->no_vendor ? &keep : &options->names) == -1) {
+		say("%s", plan->message);
+		return -1;
+	}
+	if (plan->message[0])
+		warn(settings, plan->message);
+	return 0;
+}
+
+static void check_names(
+	const struct resolv_plan *plan, const struct settings *settings)
+{
+	struct ip_port missing;
+	char text[IP_PORT_STRLEN];
+	char line[256];
+
+	if (resolv_served(plan, &missing))
+		return;
+	snprintf(line, sizeof(line),
+		"the vendor answers no DNS queries on %s: its log tells why, "
+		"unless it was started before and without --dns-listen",
+		ip_port_format(&missing, text, sizeof(text)));
+	warn(settings, line);
+}
+
+/* What is the program's alone: its environment and its view of the files. */
+static int finish_names(const struct resolv_plan *plan)
+{
+	const char *old = getenv("RES_OPTIONS");
+	char value[1024];
+	const char *new = resolv_env(old, value, sizeof(value));
+
+	if (resolv_enter(plan) == -1) {
+		say("cannot give the program its own %s: %s", plan->path,
+			strerror(errno));
+		return -1;
+	}
+	/* One that is too long for us is kept as it is. */
+	if (!plan->use_vc || !new || new == old)
+		return 0;
+	return set_variable("RES_OPTIONS", new);
+}
+
 /* ---- the vendor ---- */
 
 static bool nobody_listens(int err)
@@ -181,9 +252,12 @@ static int ping(const struct vendor_address *vendor)
 	return ret;
 }
 
-static int start_vendor(const struct options *options, const char *path)
+static int start_vendor(const struct options *options,
+	const struct resolv_plan *plan, const char *path)
 {
-	char *argv[4 + 2 * OPTIONS_ALLOW_MAX];
+	char *argv[8 + 2 * OPTIONS_ALLOW_MAX];
+	char listen[RESOLV_LIST_MAX];
+	char servers[RESOLV_LIST_MAX];
 	char program[PATH_MAX];
 	size_t n = 0;
 
@@ -192,6 +266,14 @@ static int start_vendor(const struct options *options, const char *path)
 	argv[n++] = program;
 	argv[n++] = (char *)(uintptr_t) "--path";
 	argv[n++] = (char *)(uintptr_t)path;
+	if (plan->stub) {
+		argv[n++] = (char *)(uintptr_t) "--dns-listen";
+		argv[n++] = (char *)(uintptr_t)resolv_plan_listen(
+			plan, listen, sizeof(listen));
+		argv[n++] = (char *)(uintptr_t) "--dns";
+		argv[n++] = (char *)(uintptr_t)resolv_plan_servers(
+			plan, servers, sizeof(servers));
+	}
 	for (size_t i = 0; i < options->nr_allow; i++) {
 		argv[n++] = (char *)(uintptr_t) "--allow-uid";
 		argv[n++] = (char *)(uintptr_t)options->allow[i];
@@ -221,13 +303,19 @@ static int complain_of_vendor(const char *path, int err)
 	return -1;
 }
 
-static int ensure_vendor(
-	const struct options *options, const struct vendor_address *vendor)
+static int ensure_vendor(const struct options *options,
+	const struct settings *settings, const struct resolv_plan *plan,
+	const struct vendor_address *vendor)
 {
 	int ret = ping(vendor);
 
+	if (ret == 0 && options->nr_allow > 0 &&
+		settings->log_level >= LOG_INFO)
+		say("the vendor at %s runs already: it serves whom it was "
+		    "told to, --allow-uid is not looked at",
+			vendor->path);
 	if (ret == -1 && nobody_listens(errno)) {
-		if (start_vendor(options, vendor->path) == -1)
+		if (start_vendor(options, plan, vendor->path) == -1)
 			return -1;
 		ret = ping(vendor);
 	}
@@ -262,17 +350,23 @@ static int prepare(
 		.path = settings->vendor_path,
 		.anyone = getenv("SOCKET_VENDOR_PATH") != NULL,
 	};
+	struct resolv_plan plan;
 	char library[PATH_MAX];
 
 	if (find_sibling(SIBLING_LIBRARY, library) == -1)
 		return -1;
 	/* Not for the launcher to complain of: see the theory above. */
 	(void)loopback_up();
+	if (prepare_names(&plan, options, settings) == -1)
+		return -1;
 	if (!options->no_vendor) {
-		if (ensure_vendor(options, &vendor) == -1)
+		if (ensure_vendor(options, settings, &plan, &vendor) == -1)
 			return -1;
 		probe(settings, &vendor);
+		check_names(&plan, settings);
 	}
+	if (finish_names(&plan) == -1)
+		return -1;
 	if (set_variable("SOCKET_VENDOR_PATH", settings->vendor_path) == -1)
 		return -1;
 	return set_preload(library);

@@ -23,6 +23,21 @@ static const char usage[] =
 	"  --log LEVEL        error, warn, info or debug (default: "
 	"$PROXY_LOG,\n"
 	"                     else warn)\n"
+	"  --resolv MODE      how names are looked up (default: auto)\n"
+	"                     auto    through the vendor's DNS stub on port 53 "
+	"if\n"
+	"                             there is no other network; as use-vc "
+	"where\n"
+	"                             it may not listen there\n"
+	"                     stub    the same, or fail\n"
+	"                     use-vc  by the libc over TCP (glibc before "
+	"2.34)\n"
+	"                     keep    nothing is touched\n"
+	"  --dns SERVER,...   DNS servers to ask, in order, through the host\n"
+	"                     proxy: ADDRESS, ADDRESS:PORT, [IPv6]:PORT, NAME\n"
+	"                     (default: those in /etc/resolv.conf, or the "
+	"host's\n"
+	"                     own)\n"
 	"  --no-vendor        neither start socket_vendor nor look for it\n"
 	"  --force            run a program into which the library cannot "
 	"get;\n"
@@ -42,6 +57,8 @@ enum option_id {
 	OPT_ENDPOINT = 1,
 	OPT_ALLOW_UID,
 	OPT_LOG,
+	OPT_RESOLV,
+	OPT_DNS,
 	OPT_NO_VENDOR,
 	OPT_FORCE,
 	OPT_HELP,
@@ -52,6 +69,8 @@ static const struct option long_options[] = {
 	{"endpoint", required_argument, NULL, OPT_ENDPOINT},
 	{"allow-uid", required_argument, NULL, OPT_ALLOW_UID},
 	{"log", required_argument, NULL, OPT_LOG},
+	{"resolv", required_argument, NULL, OPT_RESOLV},
+	{"dns", required_argument, NULL, OPT_DNS},
 	{"no-vendor", no_argument, NULL, OPT_NO_VENDOR},
 	{"force", no_argument, NULL, OPT_FORCE},
 	{"help", no_argument, NULL, OPT_HELP},
@@ -98,6 +117,22 @@ static int add_allow(struct options *out, const char *value)
 	return 0;
 }
 
+static int set_resolv(struct options *out, const char *value)
+{
+	if (resolv_mode_parse(value, &out->names.mode) == -1)
+		return wrong("--resolv", value,
+			"expected auto, stub, use-vc or keep");
+	return 0;
+}
+
+static int set_dns(struct options *out, const char *value)
+{
+	const char *why = dns_servers_parse(out->names.servers, DNS_SERVERS_MAX,
+		&out->names.nr_servers, value);
+
+	return why ? wrong("--dns", value, why) : 0;
+}
+
 /* Return: 0, -1 wrong, 1 answered (--help, --version). */
 static int take_option(struct options *out, int id)
 {
@@ -105,6 +140,8 @@ static int take_option(struct options *out, int id)
 	case OPT_ENDPOINT: return set_endpoint(out, optarg);
 	case OPT_ALLOW_UID: return add_allow(out, optarg);
 	case OPT_LOG: return set_log(out, optarg);
+	case OPT_RESOLV: return set_resolv(out, optarg);
+	case OPT_DNS: return set_dns(out, optarg);
 	case OPT_NO_VENDOR: out->no_vendor = true; return 0;
 	case OPT_FORCE: out->force = true; return 0;
 	case OPT_HELP: fputs(usage, stdout); return 1;

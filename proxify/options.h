@@ -2,6 +2,8 @@
 #ifndef PROXIFY_OPTIONS_H
 #define PROXIFY_OPTIONS_H
 
+#include "resolv/resolv_plan.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -14,6 +16,7 @@
  * @allow:    uids for the vendor, as given
  * @no_vendor: neither start the vendor nor ask for it
  * @force:    run a program that cannot be covered
+ * @names:    --resolv and --dns
  * @argv:     the application and its arguments, NULL-terminated
  */
 struct options {
@@ -23,6 +26,7 @@ struct options {
 	size_t nr_allow;
 	bool no_vendor;
 	bool force;
+	struct resolv_options names;
 	char **argv;
 };
 

@@ -52,16 +52,22 @@
 
 /**
  * struct judge - a judgement in progress
+ * @path:  what is looked at; an interpreter takes the place of its script
  * @depth: scripts followed so far
  * @why, @size: where a reason goes
  */
 struct judge {
+	char path[PATH_MAX];
 	int depth;
 	char *why;
 	size_t size;
 };
 
-static int judge_file(struct judge *j, const char *path);
+enum verdict {
+	FINE,
+	REFUSED, /* and the reason is given */
+	FOLLOW,  /* look at what @path is now */
+};
 
 /* ---- finding it ---- */
 
@@ -120,7 +126,7 @@ int program_find(const char *name, char path[PATH_MAX])
 
 /* ---- judging it ---- */
 
-__attribute__((format(printf, 2, 3))) static int refuse(
+__attribute__((format(printf, 2, 3))) static enum verdict refuse(
 	struct judge *j, const char *fmt, ...)
 {
 	va_list ap;
@@ -128,7 +134,7 @@ __attribute__((format(printf, 2, 3))) static int refuse(
 	va_start(ap, fmt);
 	vsnprintf(j->why, j->size, fmt, ap);
 	va_end(ap);
-	return -1;
+	return REFUSED;
 }
 
 /* Do capabilities of the file take effect for a user other than root? */
@@ -149,15 +155,16 @@ static bool has_capabilities(int fd)
 	       caps.data[1].permitted;
 }
 
-static int judge_privileges(struct judge *j, const char *path, int fd)
+static enum verdict judge_privileges(struct judge *j, int fd)
 {
+	const char *path = j->path;
 	struct statvfs fs;
 	struct stat st;
 
 	if (prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1 ||
 		fstat(fd, &st) == -1 ||
 		(fstatvfs(fd, &fs) == 0 && fs.f_flag & ST_NOSUID))
-		return 0;
+		return FINE;
 	if (st.st_mode & S_ISUID && st.st_uid != getuid())
 		return refuse(j,
 			"%s is set-uid (owner %u): the system loads no "
@@ -174,7 +181,7 @@ static int judge_privileges(struct judge *j, const char *path, int fd)
 			"%s has file capabilities: the system loads no "
 			"library into it",
 			path);
-	return 0;
+	return FINE;
 }
 
 static const char *libc_of(const char *interp)
@@ -185,9 +192,10 @@ static const char *libc_of(const char *interp)
 								      : "glibc";
 }
 
-static int judge_elf(
-	struct judge *j, const char *path, const struct elf_file *elf)
+static enum verdict judge_elf(struct judge *j, const struct elf_file *elf)
 {
+	const char *path = j->path;
+
 	if (elf->kind == ELF_KIND_FOREIGN)
 		return refuse(j,
 			"%s is for another kind of machine or word size than "
@@ -211,7 +219,7 @@ static int judge_elf(
 			"%s is linked with %s (loader %s), the library with "
 			"%s",
 			path, libc_of(elf->interp), elf->interp, OUR_LIBC);
-	return 0;
+	return FINE;
 }
 
 /* ---- scripts ---- */
@@ -260,8 +268,17 @@ static bool is_env(const char *interp)
 	return strcmp(slash ? slash + 1 : interp, "env") == 0;
 }
 
+/* Nothing is said of a path that is too long: exec will do that. */
+static enum verdict follow(struct judge *j, const char *path)
+{
+	if (strlen(path) >= sizeof(j->path))
+		return FINE;
+	memmove(j->path, path, strlen(path) + 1);
+	return FOLLOW;
+}
+
 /* @line: what follows "#!", up to the end of the line. */
-static int judge_script(struct judge *j, const char *path, char *line)
+static enum verdict judge_script(struct judge *j, char *line)
 {
 	char found[PATH_MAX];
 	char *interp = skip_blanks(line);
@@ -269,18 +286,18 @@ static int judge_script(struct judge *j, const char *path, char *line)
 	const char *operand;
 
 	if (!*interp)
-		return 0; /* exec will say so */
+		return FINE; /* exec will say so */
 	if (++j->depth > SCRIPT_DEPTH)
 		return refuse(j,
 			"%s: more than %d scripts that are each other's "
 			"interpreters",
-			path, SCRIPT_DEPTH);
+			j->path, SCRIPT_DEPTH);
 	if (!is_env(interp))
-		return judge_file(j, interp);
+		return follow(j, interp);
 	operand = env_operand(arg);
 	if (!operand || program_find(operand, found) == -1)
-		return 0;
-	return judge_file(j, found);
+		return FINE;
+	return follow(j, found);
 }
 
 /* Return: the line behind "#!", or NULL if this is no script. */
@@ -295,40 +312,43 @@ static char *script_line(int fd, char buf[SCRIPT_LINE + 1])
 	return buf + 2;
 }
 
-static int judge_fd(struct judge *j, const char *path, int fd)
+static enum verdict judge_fd(struct judge *j, int fd)
 {
 	char buf[SCRIPT_LINE + 1];
 	char *line = script_line(fd, buf);
+	enum verdict verdict;
 	struct elf_file elf;
 
 	if (line)
-		return judge_script(j, path, line);
+		return judge_script(j, line);
 	if (elf_file_read(fd, &elf) == -1)
-		return 0;
+		return FINE;
 	if (elf.kind == ELF_KIND_NONE)
-		return strcmp(path, SHELL) == 0 ? 0 : judge_file(j, SHELL);
-	if (judge_elf(j, path, &elf) == -1)
-		return -1;
-	return judge_privileges(j, path, fd);
+		return strcmp(j->path, SHELL) == 0 ? FINE : follow(j, SHELL);
+	verdict = judge_elf(j, &elf);
+	return verdict == FINE ? judge_privileges(j, fd) : verdict;
 }
 
-static int judge_file(struct judge *j, const char *path)
+static enum verdict judge_path(struct judge *j)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
-	int ret;
+	int fd = open(j->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	enum verdict verdict;
 
 	if (fd == -1)
-		return 0;
-	ret = judge_fd(j, path, fd);
+		return FINE;
+	verdict = judge_fd(j, fd);
 	closefd(&fd);
-	return ret;
+	return verdict;
 }
 
 int program_refusal(const char *path, char *why, size_t size)
 {
 	struct judge j = {.why = why, .size = size};
+	enum verdict verdict = follow(&j, path);
 
-	return judge_file(&j, path);
+	while (verdict == FOLLOW)
+		verdict = judge_path(&j);
+	return verdict == REFUSED ? -1 : 0;
 }
 
 /* ---- becoming it ---- */

@@ -127,6 +127,8 @@ static void become_vendor(char *const argv[])
 		close(STDIN_FILENO);
 		close(STDOUT_FILENO);
 	}
+	/* It makes the connections that the library sends to it. */
+	unsetenv("LD_PRELOAD");
 	/* The time limit outlives exec, and ends only this process: the
 	 * daemon is a child of it, and alarms are not inherited. */
 	sigaction(SIGALRM, &action, NULL);

@@ -169,6 +169,7 @@ static void note_port(struct listener *l)
 	union endpoint_sockaddr any;
 	socklen_t len = sizeof(any);
 
+	memset(&any, 0, sizeof(any));
 	if (l->ep.kind == ENDPOINT_UNIX ||
 		getsockname(l->fd, &any.sa, &len) == -1)
 		return;

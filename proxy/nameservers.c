@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/nameservers.h"
 
+#include "common/endpoint.h"
 #include "common/log.h"
 
 #include <arpa/inet.h>
@@ -12,6 +13,12 @@
 #include <strings.h>
 
 #define BLANKS " \t\r\n"
+
+/* RES_TIMEOUT and RES_DFLRETRY of resolv.h, and their limits. */
+#define TIMEOUT_DEFAULT  5
+#define TIMEOUT_MAX      30
+#define ATTEMPTS_DEFAULT 2
+#define ATTEMPTS_MAX     5
 
 struct file_stamp file_stamp(const char *path)
 {
@@ -62,16 +69,39 @@ static int parse_address(struct ip_port *out, char *text)
 	return 0;
 }
 
+/* "NAME:N" with N of at least 1; more than @max counts as @max. */
+static void parse_option(
+	const char *word, const char *name, unsigned int max, unsigned int *out)
+{
+	size_t len = strlen(name);
+	uint64_t value;
+
+	if (strncmp(word, name, len) != 0 ||
+		parse_uint(word + len, strlen(word + len), UINT32_MAX,
+			&value) == -1 ||
+		value == 0)
+		return;
+	*out = value > max ? max : (unsigned int)value;
+}
+
 static void parse_line(struct nameservers *ns, char *line)
 {
 	char *save;
 	char *word = strtok_r(line, BLANKS, &save);
 
-	if (!word || strcmp(word, "nameserver") != 0)
-		return;
-	word = strtok_r(NULL, BLANKS, &save);
-	if (word && parse_address(&ns->addr[ns->nr], word) == 0)
-		ns->nr++;
+	if (word && strcmp(word, "nameserver") == 0) {
+		word = strtok_r(NULL, BLANKS, &save);
+		if (word && ns->nr < NAMESERVERS_MAX &&
+			parse_address(&ns->addr[ns->nr], word) == 0)
+			ns->nr++;
+	} else if (word && strcmp(word, "options") == 0) {
+		while ((word = strtok_r(NULL, BLANKS, &save))) {
+			parse_option(
+				word, "timeout:", TIMEOUT_MAX, &ns->timeout);
+			parse_option(
+				word, "attempts:", ATTEMPTS_MAX, &ns->attempts);
+		}
+	}
 }
 
 static void fall_back(struct nameservers *ns)
@@ -88,12 +118,13 @@ static void reload(struct nameservers *ns)
 	char line[512];
 
 	ns->nr = 0;
+	ns->timeout = TIMEOUT_DEFAULT;
+	ns->attempts = ATTEMPTS_DEFAULT;
 	if (file) {
-		while (ns->nr < NAMESERVERS_MAX &&
-			fgets(line, sizeof(line), file))
+		while (fgets(line, sizeof(line), file))
 			parse_line(ns, line);
 		fclose(file);
-	} else {
+	} else if (errno != ENOENT) {
 		log_warn_ratelimit(
 			"cannot read %s: %s", ns->path, log_strerror(errno));
 	}

@@ -16,6 +16,9 @@
  * cannot be read are ignored, and without any there is one on 127.0.0.1. The
  * file is read again when it is not the one read last (its inode, size or
  * time of change differ).
+ *
+ * `options timeout:N` and `attempts:N` are read too, with libc's defaults and
+ * limits, because c-ares does not know them before 1.19.
  */
 
 #include "common/sockaddr.h"
@@ -42,6 +45,8 @@ struct nameservers {
 	struct file_stamp stamp;
 	struct ip_port addr[NAMESERVERS_MAX];
 	size_t nr;
+	unsigned int timeout; /* seconds for each attempt */
+	unsigned int attempts;
 };
 
 /** file_stamp() - that of @path now */

@@ -26,6 +26,7 @@ const char *peer_format(int fd, char *buf, size_t size)
 	int saved = errno;
 
 	snprintf(buf, size, "-");
+	any.sa.sa_family = AF_UNSPEC;
 	if (getpeername(fd, &any.sa, &len) == -1)
 		goto out;
 	if (any.sa.sa_family == AF_UNIX)

@@ -19,9 +19,9 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
-#define RELAY_BUFFER_DEFAULT (256 * 1024)
+#define RELAY_BUFFER_DEFAULT ((size_t)256 * 1024)
 #define RELAY_BUFFER_MIN     1024
-#define RELAY_BUFFER_MAX     (16 * 1024 * 1024)
+#define RELAY_BUFFER_MAX     ((size_t)16 * 1024 * 1024)
 #define RELAY_SPARES         8
 
 struct relay;

@@ -113,8 +113,8 @@ static void on_socket(struct ev_loop *loop, ev_io *w, int revents)
 	struct channel *ch = w->data;
 
 	assert(ch->magic == CHANNEL_MAGIC);
-	ares_process_fd(ch->ares, revents & EV_READ ? w->fd : ARES_SOCKET_BAD,
-		revents & EV_WRITE ? w->fd : ARES_SOCKET_BAD);
+	ares_process_fd(ch->ares, (revents & EV_READ) ? w->fd : ARES_SOCKET_BAD,
+		(revents & EV_WRITE) ? w->fd : ARES_SOCKET_BAD);
 	channel_after(ch);
 }
 
@@ -176,14 +176,21 @@ static struct channel *channel_new(struct resolver *resolver)
 		.resolvconf_path = (char *)(uintptr_t)resolver->resolv_conf,
 	};
 	struct channel *ch = calloc(1, sizeof(*ch));
+	struct nameservers conf;
+	const struct ip_port *servers;
 	int err;
 
 	if (!ch)
 		return NULL;
+	nameservers_init(&conf, resolver->resolv_conf);
+	nameservers_get(&conf, &servers);
+	options.timeout = (int)conf.timeout * 1000;
+	options.tries = (int)conf.attempts;
 	options.sock_state_cb_data = ch;
 	err = ares_init_options(&ch->ares, &options,
 		ARES_OPT_LOOKUPS | ARES_OPT_SOCK_STATE_CB |
-			ARES_OPT_RESOLVCONF);
+			ARES_OPT_RESOLVCONF | ARES_OPT_TIMEOUTMS |
+			ARES_OPT_TRIES);
 	if (err != ARES_SUCCESS) {
 		log_warn_ratelimit("cannot set up name look-ups from %s: %s",
 			resolver->resolv_conf, ares_strerror(err));
@@ -242,9 +249,11 @@ struct resolver *resolver_new(struct ev_loop *loop, const char *resolv_conf)
 void resolver_free(struct resolver *resolver)
 {
 	assert(resolver->magic == RESOLVER_MAGIC);
-	while (!list_empty(&resolver->channels))
-		channel_free(
-			list_of(resolver->channels.next, struct channel, link));
+	for (struct list *link = resolver->channels.next, *next;
+		link != &resolver->channels; link = next) {
+		next = link->next;
+		channel_free(list_of(link, struct channel, link));
+	}
 	assert(resolver->nr_open == 0);
 	resolver->magic = 0;
 	free(resolver);

@@ -126,15 +126,18 @@ static bool accepting(const struct worker *w)
 	return worker_state(w) == WORKER_ACCEPTING && !ev_is_active(&w->pause);
 }
 
-/* The service has as many connections as it may have. */
-static void acceptor_full(struct worker *w, struct acceptor *a)
+/* For some time now: between two workers it may be over in an instant. */
+static void say_full(const struct service *s)
 {
-	struct service *s = a->service;
-
 	if (!atomic_exchange(&s->entrance->full, true))
 		log_warn_ratelimit("accept on %s: %ld connections, the limit; "
 				   "others wait",
 			s->entrance->listener.text, s->config.max_connections);
+}
+
+/* The service has as many connections as it may have. */
+static void acceptor_full(struct worker *w, struct acceptor *a)
+{
 	a->full = true;
 	ev_io_stop(w->loop, &a->io);
 	ev_timer_again(w->loop, &w->full);
@@ -152,6 +155,8 @@ static void acceptors_refresh(struct worker *w)
 
 		a->full = a->full && service_is_full(a->service);
 		any |= a->full;
+		if (a->full)
+			say_full(a->service);
 		if (!a->full && accepting(w))
 			ev_io_start(w->loop, &a->io);
 	}
@@ -179,14 +184,19 @@ static void accept_pause(struct worker *w, const struct listener *l, int err)
 	ev_timer_again(w->loop, &w->pause);
 }
 
-/* There may be fds again. */
+/* There may be fds again. Accepting is tried whether or not anybody waits, to
+ * find out that nobody does any more. */
 static void accept_resume(struct worker *w)
 {
 	if (!ev_is_active(&w->pause))
 		return;
 	ev_timer_stop(w->loop, &w->pause);
-	if (worker_state(w) == WORKER_ACCEPTING)
-		accept_start(w);
+	if (worker_state(w) != WORKER_ACCEPTING)
+		return;
+	accept_start(w);
+	for (size_t i = 0; i < w->nr_acceptors; i++)
+		if (!w->acceptors[i].full)
+			ev_feed_event(w->loop, &w->acceptors[i].io, EV_READ);
 }
 
 /* Nobody waits in the listen queue. */
@@ -239,8 +249,12 @@ static int serve(struct worker *w, struct service *s, int fd)
 	return forward_new(&w->clients, s, fd);
 }
 
-/* Accept one connection. Return: whether to go on. */
-static bool accept_one(struct worker *w, struct acceptor *a)
+/*
+ * Accept one connection.
+ * @first: of this event, so that somebody waits for it
+ * Return: whether to go on.
+ */
+static bool accept_one(struct worker *w, struct acceptor *a, bool first)
 {
 	struct service *s = a->service;
 	struct entrance *e = s->entrance;
@@ -248,11 +262,13 @@ static bool accept_one(struct worker *w, struct acceptor *a)
 	int fd, err;
 
 	if (!service_enter(s)) {
-		acceptor_full(w, a);
+		if (first)
+			acceptor_full(w, a);
 		return false;
 	}
 	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
-		accept_pause(w, &e->listener, EMFILE);
+		if (first)
+			accept_pause(w, &e->listener, EMFILE);
 		goto leave;
 	}
 	fd = accept4(e->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
@@ -279,7 +295,7 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 
 	assert(w->magic == WORKER_MAGIC);
 	for (int i = 0; i < ACCEPT_BATCH; i++)
-		if (!accept_one(w, a))
+		if (!accept_one(w, a, i == 0))
 			break;
 }
 

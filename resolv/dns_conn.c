@@ -156,7 +156,12 @@ static void on_dialed(void *arg, int fd, int err)
 	dns_tcp_open(&conn->tcp, up->loop, fd, CONN_TX_MAX, &conn_ops);
 	idle_start(conn); /* all its asks may have been cancelled */
 	list_foreach_safe(pos, tmp, &conn->pending)
-		conn_send(conn, list_entry(pos, struct dns_ask, node));
+	{
+		struct dns_ask *ask = list_entry(pos, struct dns_ask, node);
+
+		ask->sent_at = conn->last_rx;
+		conn_send(conn, ask);
+	}
 }
 
 /* Return: a connection that is being dialled, or NULL. */

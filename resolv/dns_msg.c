@@ -101,6 +101,13 @@ size_t dns_question_end(const uint8_t *msg, size_t len)
 	return pos + 4;
 }
 
+static uint16_t clamp_udp_size(uint16_t size)
+{
+	if (size < DNS_UDP_SIZE_MIN)
+		return DNS_UDP_SIZE_MIN;
+	return size > DNS_UDP_SIZE_MAX ? DNS_UDP_SIZE_MAX : size;
+}
+
 /**
  * find_opt() - step over all records of a query and look at its OPT
  * @out: udp_size, edns and dnssec_ok are set
@@ -111,8 +118,9 @@ size_t dns_question_end(const uint8_t *msg, size_t len)
 static bool find_opt(
 	struct dns_query *out, const uint8_t *msg, size_t len, size_t pos)
 {
+	unsigned additional = get16(msg + OFS_ARCOUNT);
 	unsigned count = get16(msg + OFS_ANCOUNT) + get16(msg + OFS_NSCOUNT) +
-			 get16(msg + OFS_ARCOUNT);
+			 additional;
 	size_t fixed;
 
 	/* A record is at least 11 bytes, so this ends with the message. */
@@ -120,16 +128,13 @@ static bool find_opt(
 		pos = skip_record(msg, len, pos, &fixed);
 		if (pos == 0)
 			return false;
-		if (get16(msg + fixed) != TYPE_OPT || out->edns)
+		if (get16(msg + fixed) != TYPE_OPT || out->edns ||
+			count > additional)
 			continue;
 		out->edns = true;
-		out->udp_size = get16(msg + fixed + 2);
+		out->udp_size = clamp_udp_size(get16(msg + fixed + 2));
 		out->dnssec_ok = get16(msg + fixed + 6) & OPT_DO;
 	}
-	if (out->udp_size < DNS_UDP_SIZE_MIN)
-		out->udp_size = DNS_UDP_SIZE_MIN;
-	if (out->udp_size > DNS_UDP_SIZE_MAX)
-		out->udp_size = DNS_UDP_SIZE_MAX;
 	return true;
 }
 

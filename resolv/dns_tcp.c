@@ -151,10 +151,12 @@ static bool read_some(struct dns_tcp *tcp)
 		tcp->rx_len += (size_t)n;
 		return true;
 	}
+	if (n == -1 && errno == EINTR)
+		return true;
+	if (tcp->err != 0)
+		return false; /* it is told when all has been read */
 	if (n == 0)
 		end_of_file(tcp);
-	else if (errno == EINTR)
-		return true;
 	else if (errno != EAGAIN)
 		fail(tcp, errno);
 	return false;
@@ -176,6 +178,22 @@ static void on_readable(struct dns_tcp *tcp)
 		return;
 	rx_release_if_empty(tcp);
 	rewatch(tcp);
+}
+
+/*
+ * on_write_error() - report it, after all that had been received before
+ *
+ * A server that closes after so many queries resets the connection when more
+ * of them are on the way. What it answered is still there to be read, and not
+ * more than the kernel's buffer holds.
+ */
+static void on_write_error(struct dns_tcp *tcp)
+{
+	deliver(tcp);
+	while (tcp->fd >= 0 && tcp->reading && !tcp->eof && read_some(tcp))
+		deliver(tcp);
+	if (tcp->fd >= 0 && tcp->err != 0)
+		fail(tcp, tcp->err);
 }
 
 /*
@@ -216,7 +234,7 @@ static void on_event(struct ev_loop *loop, ev_io *io, int revents)
 	if (tcp->err == 0 && revents & EV_WRITE)
 		write_some(tcp);
 	if (tcp->err != 0) {
-		fail(tcp, tcp->err);
+		on_write_error(tcp);
 		return;
 	}
 	if (revents & EV_WRITE && dns_tcp_queued(tcp) == 0) {

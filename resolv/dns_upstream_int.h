@@ -85,7 +85,8 @@ struct conn {
  *            placeless (about to try the next server) or of the done
  * @next_id:  next in the hash chain; in the table exactly while @conn is set
  * @timer:    end of this attempt
- * @sent_at:  loop time when it was last given to a connection
+ * @sent_at:  loop time when it was last given to a connection, or sent when
+ *            that had opened
  * @tried:    bit for each server that was tried
  * @first:    server to begin with
  * @dropped:  connections to this server that ended under it without answers

@@ -155,34 +155,59 @@ bool lo_is_local(const struct ip_port *addr)
 	return local;
 }
 
-/* Would the interface's address let it reach something? */
-static bool leads_out(const struct ifaddrs *ifa)
-{
-	struct ip_port addr;
-
-	if (ifa->ifa_flags & IFF_LOOPBACK || !(ifa->ifa_flags & IFF_UP) ||
-		!ifa->ifa_addr)
-		return false;
-	if (ifa->ifa_addr->sa_family == AF_INET)
-		return true;
-	if (ifa->ifa_addr->sa_family != AF_INET6 ||
-		ip_port_from_sockaddr(&addr, ifa->ifa_addr,
-			sizeof(struct sockaddr_in6)) == -1)
-		return false;
-	return !(addr.ip[0] == 0xfe && (addr.ip[1] & 0xc0) == 0x80);
-}
-
-bool lo_is_alone(void)
+/* Is it an address of an interface that is not loopback? */
+static bool is_outward(const struct ip_port *source)
 {
 	struct ifaddrs *list;
 	struct ifaddrs *ifa;
-	bool alone = true;
+	bool outward = false;
 
 	if (getifaddrs(&list) == -1)
 		return false;
-	for (ifa = list; ifa; ifa = ifa->ifa_next)
-		if (leads_out(ifa))
-			alone = false;
+	for (ifa = list; ifa; ifa = ifa->ifa_next) {
+		struct ip_port addr;
+
+		if (ifa->ifa_flags & IFF_LOOPBACK || !ifa->ifa_addr ||
+			ip_port_from_sockaddr(&addr, ifa->ifa_addr,
+				sizeof(struct sockaddr_in6)) == -1)
+			continue;
+		if (addr.family == source->family &&
+			memcmp(addr.ip, source->ip, sizeof(addr.ip)) == 0)
+			outward = true;
+	}
 	freeifaddrs(list);
-	return alone;
+	return outward;
+}
+
+bool lo_leads_out(const struct ip_port *addr)
+{
+	struct ip_port dst = *addr;
+	struct ip_port source;
+	union sockaddr_any sa;
+	socklen_t len;
+	bool out = false;
+	int fd;
+
+	dst.port = 9; /* discard; connecting a UDP socket sends nothing */
+	len = ip_port_to_sockaddr(&dst, &sa);
+	fd = socket(addr->family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		return false;
+	if (connect(fd, &sa.sa, len) == 0) {
+		len = sizeof(sa);
+		out = getsockname(fd, &sa.sa, &len) == 0 &&
+		      ip_port_from_sockaddr(&source, &sa.sa, len) == 0 &&
+		      is_outward(&source);
+	}
+	closefd(&fd);
+	return out;
+}
+
+bool lo_has_way_out(void)
+{
+	/* Nobody's addresses (RFC 5737, RFC 3849): a default route has them. */
+	const struct ip_port v4 = numeric(AF_INET, "192.0.2.1");
+	const struct ip_port v6 = numeric(AF_INET6, "2001:db8::1");
+
+	return lo_leads_out(&v4) || lo_leads_out(&v6);
 }

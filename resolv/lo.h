@@ -60,11 +60,15 @@ int lo_add_dummies(void);
 bool lo_is_local(const struct ip_port *addr);
 
 /**
- * lo_is_alone() - is there no way out of this machine but what we provide?
+ * lo_leads_out() - would packets to the address leave this machine?
+ * @addr: any; its port is not looked at
  *
- * True if no interface besides loopback ones is up and has an address other
- * than link-local ones; also when that cannot be found out as there are none.
+ * That is, there is a route to it and the route is not by way of `lo`. Nothing
+ * is sent.
  */
-bool lo_is_alone(void);
+bool lo_leads_out(const struct ip_port *addr);
+
+/** lo_has_way_out() - is there a route to the world, in either family? */
+bool lo_has_way_out(void);
 
 #endif

@@ -91,12 +91,12 @@ static bool may_bind(void)
 	return may;
 }
 
-/* Is there a server already, of a vendor that somebody else has started? */
-static bool is_served(void)
+/* Does somebody listen there? On this machine that is answered at once. */
+static bool is_served(const struct ip_port *addr)
 {
 	union sockaddr_any sa;
-	socklen_t len = ip_port_to_sockaddr(&loopback, &sa);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	socklen_t len = ip_port_to_sockaddr(addr, &sa);
+	int fd = socket(addr->family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	bool served;
 
 	if (fd == -1)
@@ -169,11 +169,11 @@ static void choose_servers(struct resolv_plan *plan,
 }
 
 /* Return: whether the stub can listen on a server's own address. */
-static bool take_address(const struct ip_port *server, bool alone)
+static bool take_address(const struct ip_port *server)
 {
 	if (lo_is_local(server))
 		return true;
-	return alone && lo_add_address(server) == 0;
+	return !lo_leads_out(server) && lo_add_address(server) == 0;
 }
 
 /*
@@ -182,8 +182,7 @@ static bool take_address(const struct ip_port *server, bool alone)
  * Return: 0, or -1 if the stub cannot be there.
  */
 static int cover_servers(struct resolv_plan *plan,
-	const struct resolv_options *options, const struct resolv_conf *conf,
-	bool alone)
+	const struct resolv_options *options, const struct resolv_conf *conf)
 {
 	char text[IP_PORT_STRLEN];
 	unsigned i;
@@ -191,7 +190,7 @@ static int cover_servers(struct resolv_plan *plan,
 	for (i = 0; i < conf->nr_servers; i++) {
 		struct ip_port server = conf->servers[i];
 
-		if (is_loopback(&server) || take_address(&server, alone)) {
+		if (is_loopback(&server) || take_address(&server)) {
 			plan_listen(plan, &server);
 			continue;
 		}
@@ -202,10 +201,10 @@ static int cover_servers(struct resolv_plan *plan,
 		return say(plan,
 			"names: %s names the server %s, where the DNS stub "
 			"can only listen with CAP_NET_ADMIN (to put the "
-			"address on lo%s) or CAP_SYS_ADMIN (to give the "
-			"program its own copy of the file)",
-			options->path, text,
-			alone ? "" : ", in a machine without network");
+			"address on lo, where no route leads to it) or "
+			"CAP_SYS_ADMIN (to give the program its own copy of "
+			"the file)",
+			options->path, text);
 	}
 	return 0;
 }
@@ -227,9 +226,8 @@ static int prepare_stub(struct resolv_plan *plan,
 	const struct resolv_options *options, const struct resolv_conf *conf,
 	enum resolv_file state)
 {
-	bool alone = lo_is_alone();
-
-	if (!may_bind() && !is_served())
+	/* Or another user's vendor does it for us. */
+	if (!may_bind() && !is_served(&loopback))
 		return say(plan,
 			"names: no right to listen on port 53 (needs "
 			"CAP_NET_BIND_SERVICE, or sysctl "
@@ -238,11 +236,11 @@ static int prepare_stub(struct resolv_plan *plan,
 			"library have its calls (glibc before 2.34)");
 	plan_listen(plan, &loopback);
 	choose_servers(plan, options, conf);
-	if (cover_servers(plan, options, conf, alone) == -1)
+	if (cover_servers(plan, options, conf) == -1)
 		return -1;
 	create_conf(plan, state, NEW_CONF);
 	/* Without the right it stays as it is: most programs do not care. */
-	if (alone)
+	if (!lo_has_way_out())
 		(void)lo_add_dummies();
 	plan->stub = true;
 	return 0;
@@ -286,8 +284,21 @@ static int prepare_use_vc(struct resolv_plan *plan,
 static bool needs_nothing(
 	const struct resolv_options *options, const struct resolv_conf *conf)
 {
-	return options->mode == RESOLV_AUTO && options->nr_servers == 0 &&
-	       conf->nr_servers > 0 && !lo_is_alone();
+	bool loopback_only = true;
+	unsigned i;
+
+	if (options->mode != RESOLV_AUTO || options->nr_servers > 0)
+		return false;
+	for (i = 0; i < conf->nr_servers; i++) {
+		struct ip_port server = conf->servers[i];
+
+		if (is_loopback(&server))
+			continue;
+		loopback_only = false;
+		if (lo_leads_out(&server))
+			return true;
+	}
+	return loopback_only && conf->nr_servers > 0 && lo_has_way_out();
 }
 
 int resolv_prepare(struct resolv_plan *plan, const struct resolv_options *user)
@@ -313,6 +324,19 @@ int resolv_prepare(struct resolv_plan *plan, const struct resolv_options *user)
 	if (prepare_stub(plan, &options, &conf, state) == 0)
 		return 0;
 	return options.mode == RESOLV_STUB ? -1 : 0;
+}
+
+bool resolv_served(const struct resolv_plan *plan, struct ip_port *missing)
+{
+	unsigned i;
+
+	for (i = 0; plan->stub && i < plan->nr_listen; i++) {
+		if (!is_served(&plan->listen[i])) {
+			*missing = plan->listen[i];
+			return false;
+		}
+	}
+	return true;
 }
 
 /* ---- the copy of resolv.conf ---- */

@@ -22,10 +22,10 @@
  * of its own (CAP_SYS_ADMIN). Without either right the caller is told what is
  * missing.
  *
- * Only in a machine that is alone (no interface besides loopback has an
- * address) may addresses be put on `lo`: elsewhere this would cut the whole
- * machine off from its DNS server. In a machine with a network of its own
- * whose resolv.conf has servers, `auto` leaves names alone altogether.
+ * Only an address that no route leads to may be put on `lo`: otherwise this
+ * would cut the whole machine off from its DNS server. In a machine that can
+ * reach the servers in its resolv.conf, or has servers on loopback there and a
+ * route to the world, `auto` leaves names alone altogether.
  *
  * modes
  *	auto	as above; where the stub may not listen on port 53, as use-vc
@@ -107,6 +107,16 @@ int resolv_mode_parse(const char *text, enum resolv_mode *out);
  */
 int resolv_prepare(
 	struct resolv_plan *plan, const struct resolv_options *options);
+
+/**
+ * resolv_served() - does the stub answer where the plan has it?
+ * @plan:    of resolv_prepare()
+ * @missing: if not, the first address where nobody listens
+ *
+ * A vendor that was there before may have been started with another plan, or
+ * not have got the port.
+ */
+bool resolv_served(const struct resolv_plan *plan, struct ip_port *missing);
 
 /**
  * resolv_enter() - give this process its own resolv.conf, if @plan says so

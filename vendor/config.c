@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vendor/config.h"
 #include "common/vendor_msg.h"
+#include "resolv/servers.h"
 
 #include <getopt.h>
 #include <pwd.h>
@@ -34,6 +35,17 @@ static const char usage[] =
 	"  --max-gates N      connections of programs at a time (default "
 	"65536,\n"
 	"                     or what the limit of open files allows)\n"
+	"  --dns-listen ADDRESS[:PORT],...\n"
+	"                     answer DNS queries there, over UDP and TCP; port "
+	"53\n"
+	"                     when left out (default: nowhere; proxify asks "
+	"for\n"
+	"                     it)\n"
+	"  --dns SERVER,...   DNS servers to ask, in order, through the host\n"
+	"                     proxy: ADDRESS, ADDRESS:PORT, [IPv6]:PORT, NAME\n"
+	"                     (default: resolver.proxy.internal, which the "
+	"host\n"
+	"                     proxy takes for the host's own)\n"
 	"  --log LEVEL        error, warn, info or debug (default: "
 	"$PROXY_LOG,\n"
 	"                     else warn)\n"
@@ -50,6 +62,8 @@ enum option_id {
 	OPT_ENDPOINT,
 	OPT_ALLOW_UID,
 	OPT_MAX_GATES,
+	OPT_DNS_LISTEN,
+	OPT_DNS,
 	OPT_LOG,
 	OPT_LOG_FILE,
 	OPT_FOREGROUND,
@@ -62,6 +76,8 @@ static const struct option options[] = {
 	{"endpoint", required_argument, NULL, OPT_ENDPOINT},
 	{"allow-uid", required_argument, NULL, OPT_ALLOW_UID},
 	{"max-gates", required_argument, NULL, OPT_MAX_GATES},
+	{"dns-listen", required_argument, NULL, OPT_DNS_LISTEN},
+	{"dns", required_argument, NULL, OPT_DNS},
 	{"log", required_argument, NULL, OPT_LOG},
 	{"log-file", required_argument, NULL, OPT_LOG_FILE},
 	{"foreground", no_argument, NULL, OPT_FOREGROUND},
@@ -151,6 +167,24 @@ static int set_max_gates(
 	return 0;
 }
 
+static int set_dns_listen(
+	struct vendor_config *config, const char *name, const char *value)
+{
+	const char *why = dns_listen_parse(config->dns_listen, DNS_LISTEN_MAX,
+		&config->nr_dns_listen, value);
+
+	return why ? wrong(name, value, why) : 0;
+}
+
+static int set_dns(
+	struct vendor_config *config, const char *name, const char *value)
+{
+	const char *why = dns_servers_parse(config->dns_servers,
+		DNS_SERVERS_MAX, &config->nr_dns_servers, value);
+
+	return why ? wrong(name, value, why) : 0;
+}
+
 /* Return: 0, -1 wrong, 1 answered (--help, --version). */
 static int take_option(struct vendor_config *config, int id)
 {
@@ -159,6 +193,9 @@ static int take_option(struct vendor_config *config, int id)
 	case OPT_ENDPOINT: return set_endpoint(config, "--endpoint", optarg);
 	case OPT_ALLOW_UID: return add_uid(config, "--allow-uid", optarg);
 	case OPT_MAX_GATES: return set_max_gates(config, "--max-gates", optarg);
+	case OPT_DNS_LISTEN:
+		return set_dns_listen(config, "--dns-listen", optarg);
+	case OPT_DNS: return set_dns(config, "--dns", optarg);
 	case OPT_LOG: return set_log(config, "--log", optarg);
 	case OPT_LOG_FILE: return set_log_file(config, "--log-file", optarg);
 	case OPT_FOREGROUND: config->foreground = true; return 0;
@@ -219,6 +256,9 @@ static int complete(struct vendor_config *config)
 	if (slash[1] == '\0')
 		return wrong("path", config->path,
 			"expected the path of a socket, not of a directory");
+	if (config->nr_dns_servers == 0)
+		dns_server_host_resolver(
+			&config->dns_servers[config->nr_dns_servers++]);
 	if (!config->log_file[0])
 		snprintf(config->log_file, sizeof(config->log_file),
 			"%.*s/vendor.log", (int)(slash - config->path),

@@ -9,6 +9,7 @@
 
 #include "common/endpoint.h"
 #include "common/log.h"
+#include "resolv/dns_stub.h"
 
 #include <limits.h>
 #include <stdbool.h>
@@ -31,6 +32,8 @@
  * @allow:     uids to serve besides root and the vendor's own
  * @max_gates: most connections of front-ends at a time
  * @request_timeout: seconds for a front-end that connected to say something
+ * @dns_listen: where the DNS stub answers; none: there is no stub
+ * @dns_servers: whom it asks
  */
 struct vendor_config {
 	char path[ENDPOINT_PATH_MAX + 1];
@@ -44,6 +47,10 @@ struct vendor_config {
 	size_t nr_allow;
 	size_t max_gates;
 	double request_timeout;
+	struct ip_port dns_listen[DNS_LISTEN_MAX];
+	unsigned nr_dns_listen;
+	struct socks5_addr dns_servers[DNS_SERVERS_MAX];
+	unsigned nr_dns_servers;
 };
 
 enum config_verdict {

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -17,6 +18,18 @@
 
 /* Without /proc and close_range() fds up to here are tried one by one. */
 #define FD_GUESS 65536
+
+void daemon_shed_preload(char **argv)
+{
+	const char *list = getenv("LD_PRELOAD");
+
+	if (!list || !strstr(list, "libproxy_preload"))
+		return;
+	unsetenv("LD_PRELOAD");
+	execv("/proc/self/exe", argv);
+	log_warn("cannot start anew without LD_PRELOAD: %s",
+		log_strerror(errno));
+}
 
 /* Linux 5.9. Return: 0, or -1 and errno (ENOSYS before). */
 static int try_close_range(unsigned first)
@@ -44,7 +57,7 @@ static int close_listed(int first)
 		found = false;
 		rewinddir(dir);
 		while ((entry = readdir(dir))) {
-			int fd = atoi(entry->d_name);
+			int fd = (int)strtol(entry->d_name, NULL, 10);
 
 			if (fd >= first && fd != dirfd(dir)) {
 				close(fd);
@@ -93,7 +106,9 @@ static int open_null(void)
 {
 	int fd = open("/dev/null", O_RDWR | O_NOCTTY | O_CLOEXEC);
 
-	return fd >= 0 ? fd : socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	return fd;
 }
 
 void daemon_shed(void)

@@ -8,6 +8,16 @@
  */
 
 /**
+ * daemon_shed_preload() - start anew without our own library
+ * @argv: of main()
+ *
+ * Started from a program that proxify started, the vendor would have the
+ * library in it, and its connections to the host proxy would be sent to
+ * itself. Returns if the library is not there.
+ */
+void daemon_shed_preload(char **argv);
+
+/**
  * daemon_shed() - let go of what was inherited
  *
  * Closes every fd above stderr, fills those of the first three that are

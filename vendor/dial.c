@@ -6,7 +6,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <netinet/tcp.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +71,11 @@
 /* The kernel's own limit for one vsock connect is 2 s, too short for a host
  * under load. */
 #define VSOCK_CONNECT_TIMEOUT 5 /* seconds */
+
+/* What the other end may have under way: the kernel's 256 KiB are too few for
+ * bulk data, and recent ones even reset a connection when many small packets
+ * fill them. Memory is taken only for what is queued. */
+#define VSOCK_WINDOW (1024ULL * 1024) /* bytes */
 
 #define MUX_LINE_MAX 32 /* "CONNECT 4294967295\n", "OK 4294967295\n" */
 #define MUX_OK_MIN   5  /* "OK 1\n": the fewest bytes that are an answer */
@@ -361,8 +365,7 @@ static uint32_t mask_of(const struct dial *d)
 
 static void on_carrier(struct edge *edge, uint32_t events)
 {
-	struct dial *d =
-		(struct dial *)((char *)edge - offsetof(struct dial, edge));
+	struct dial *d = edge_owner(edge, struct dial, edge);
 
 	assert(d->magic == DIAL_MAGIC && d->fd >= 0);
 	/* Until it is writable or broken, connect() is still under way. */
@@ -401,18 +404,29 @@ static void drive(struct dial *d)
 
 /* ---- the carrier ---- */
 
+static void set_option(const struct dial *d, int level, int name,
+	const void *value, size_t len)
+{
+	/* All of them only improve matters; a kernel without them works. */
+	(void)setsockopt(d->fd, level, name, value, (socklen_t)len);
+}
+
 static void set_options(const struct dial *d)
 {
 	const struct timeval tv = {.tv_sec = VSOCK_CONNECT_TIMEOUT};
+	const unsigned long long window = VSOCK_WINDOW;
 	const int on = 1;
 
-	/* Both only improve matters; a kernel without them works too. */
-	if (d->ep.kind == ENDPOINT_VSOCK)
-		(void)setsockopt(d->fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT,
-			&tv, sizeof(tv));
-	else if (d->ep.kind == ENDPOINT_TCP)
-		(void)setsockopt(
-			d->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	if (d->ep.kind == ENDPOINT_VSOCK) {
+		set_option(d, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &tv,
+			sizeof(tv));
+		set_option(d, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &window,
+			sizeof(window));
+		set_option(d, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &window,
+			sizeof(window));
+	} else if (d->ep.kind == ENDPOINT_TCP) {
+		set_option(d, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	}
 }
 
 /* Return: 0 connected or under way (@d->state says which), or an errno. */

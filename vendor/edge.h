@@ -34,6 +34,7 @@
  */
 
 #include <ev.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/epoll.h>
 
@@ -59,6 +60,10 @@ struct edge {
 	int fd;
 	uint32_t mask;
 };
+
+/** edge_owner() - the object of @type that an edge is the @member of */
+#define edge_owner(edge, type, member) \
+ ((type *)(void *)((char *)(edge)-offsetof(type, member)))
 
 /**
  * edge_poll_ref() - the loop's instance, made if there is none

@@ -7,7 +7,6 @@
 
 #include <assert.h>
 #include <errno.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -265,6 +264,15 @@ static void on_dialled(const struct dial_result *result, void *arg)
 	answer(g, result->err);
 }
 
+/* Not comparable byte by byte: there is padding in them. */
+static bool same_endpoint(const struct endpoint *a, const struct endpoint *b)
+{
+	char text_a[ENDPOINT_STRLEN], text_b[ENDPOINT_STRLEN];
+
+	return strcmp(endpoint_format(a, text_a, sizeof(text_a)),
+		       endpoint_format(b, text_b, sizeof(text_b))) == 0;
+}
+
 /*
  * The host proxy to use for a request.
  * Return: 0 and *ep filled, or the status to answer with.
@@ -286,7 +294,7 @@ static int choose_endpoint(const struct gate *g,
 	}
 	if ((ep->kind == ENDPOINT_UNIX || ep->kind == ENDPOINT_VSOCK_MUX) &&
 		g->uid != 0 && g->uid != g->gates->config->own_uid &&
-		memcmp(ep, own, sizeof(*ep)) != 0) {
+		!same_endpoint(ep, own)) {
 		log_warn_ratelimit("uid %u: endpoint '%s' refused: another "
 				   "user's must be the vendor's own, or vsock "
 				   "or tcp",
@@ -317,6 +325,9 @@ static void begin_dial(struct gate *g, const struct vendor_request *req)
 		answer(g, err);
 		return;
 	}
+	if (req->name[0])
+		log_debug("gate %llu (uid %u): for the name %s",
+			(unsigned long long)g->id, g->uid, req->name);
 	dst.name_len = (uint8_t)strlen(req->name);
 	memcpy(dst.name, req->name, (size_t)dst.name_len + 1);
 	if (req->op == VENDOR_PROBE)
@@ -383,18 +394,26 @@ static void take_request(struct gate *g)
 
 /* ---- events ---- */
 
+/* SERVED: is there anything besides the hang-up to come? */
+static bool has_message(const struct gate *g)
+{
+	char byte;
+
+	return recv(g->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
 static void on_gate(struct edge *edge, uint32_t events)
 {
-	struct gate *g =
-		(struct gate *)((char *)edge - offsetof(struct gate, edge));
+	struct gate *g = edge_owner(edge, struct gate, edge);
 
 	assert(g->magic == GATE_MAGIC && g->state != GATE_CLOSED);
-	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+	if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) {
 		gate_close(g);
-	else if (g->state == GATE_WAITING)
+	} else if (g->state == GATE_WAITING) {
 		take_request(g);
-	else if (g->state == GATE_SERVED) {
-		/* Meant for the remote, and lost if it were kept here. */
+	} else if (g->state == GATE_SERVED && has_message(g)) {
+		/* Meant for the remote, by somebody who writes past the
+		 * library: kept here it would be lost without a word. */
 		log_warn_ratelimit("gate %llu (uid %u): data after the "
 				   "result, closed",
 			(unsigned long long)g->id, g->uid);
@@ -518,7 +537,6 @@ void gate_open(struct gates *gates, int fd)
 	struct ucred peer = {.uid = (uid_t)-1};
 	socklen_t len = sizeof(peer);
 	struct gate *g;
-	uint32_t mask = EPOLLRDHUP;
 
 	assert(gates->magic == GATES_MAGIC);
 	if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == -1 ||
@@ -535,11 +553,10 @@ void gate_open(struct gates *gates, int fd)
 	take_request(g);
 	if (g->state == GATE_CLOSED)
 		return;
-	if (g->state == GATE_WAITING) {
-		mask |= EPOLLIN;
+	if (g->state == GATE_WAITING)
 		ev_timer_start(gates->loop, &g->timer);
-	}
-	if (edge_add(gates->poll, &g->edge, g->fd, mask, on_gate) == -1) {
+	if (edge_add(gates->poll, &g->edge, g->fd, EPOLLIN | EPOLLRDHUP,
+		    on_gate) == -1) {
 		log_warn_ratelimit("gate %llu (uid %u): epoll: %s",
 			(unsigned long long)g->id, g->uid, log_strerror(errno));
 		gate_close(g);

@@ -11,7 +11,7 @@
 
 #include <stdbool.h>
 
-#define LOGFILE_MAX (1024 * 1024) /* bytes */
+#define LOGFILE_MAX (1024L * 1024) /* bytes */
 
 /**
  * logfile_open() - open it to append

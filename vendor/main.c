@@ -47,6 +47,7 @@ int main(int argc, char **argv)
 {
 	struct vendor_config config;
 
+	daemon_shed_preload(argv);
 	switch (config_read(&config, argc, argv)) {
 	case CONFIG_RUN: break;
 	case CONFIG_DONE: return EXIT_SUCCESS;

@@ -43,7 +43,7 @@
  */
 
 #define TICK_MS       5000
-#define WORKER_MATURE 5000 /* ms */
+#define WORKER_MATURE 1000 /* ms */
 #define DELAY_FIRST   10   /* ms */
 #define DELAY_LAST    1000 /* ms */
 #define STOP_PATIENCE 2000 /* ms for a worker to end upon SIGTERM */

@@ -3,6 +3,7 @@
 #include "common/fd.h"
 #include "vendor/gate.h"
 #include "vendor/logfile.h"
+#include "vendor/names.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -26,9 +27,9 @@
  * While it pauses, front-ends wait in the listener's backlog. That a shortage
  * began is said once, and once that it is over.
  *
- * The services that live here besides (the DNS stub, inbound ports) are
- * started by services_start() and stopped by services_stop(), each with its
- * own watchers on the same loop.
+ * The services that live here besides (names.c; later inbound ports) have
+ * their own watchers on the same loop. They are started before the first
+ * front-end is served: whoever got an answer from the worker finds them there.
  */
 
 #define WORKER_MAGIC 0x776f726bu
@@ -36,6 +37,7 @@
 #define ACCEPT_BATCH 64  /* front-ends a turn, so that dials get theirs */
 #define ACCEPT_PAUSE 0.1 /* seconds */
 #define FDS_RESERVED 32  /* the loop's, the log's, the services' */
+#define FDS_NAMES    128 /* servers and clients of the DNS stub */
 #define FDS_PER_GATE 2   /* itself and its carrier */
 
 enum accept_state { ACCEPTING, PAUSING };
@@ -149,17 +151,20 @@ static void on_hup(struct ev_loop *loop, ev_signal *watcher, int revents)
 }
 
 /* Each gate may need a carrier; no limit of open files shall hit in between. */
-static size_t limit_gates(size_t wanted)
+static size_t limit_gates(const struct vendor_config *config)
 {
+	size_t reserved =
+		FDS_RESERVED + (config->nr_dns_listen > 0 ? FDS_NAMES : 0);
+	size_t wanted = config->max_gates;
 	struct rlimit limit;
 	size_t room;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) == -1 ||
 		limit.rlim_cur == RLIM_INFINITY)
 		return wanted;
-	if (limit.rlim_cur < FDS_RESERVED + FDS_PER_GATE)
+	if (limit.rlim_cur < reserved + FDS_PER_GATE)
 		return 1;
-	room = (limit.rlim_cur - FDS_RESERVED) / FDS_PER_GATE;
+	room = (limit.rlim_cur - reserved) / FDS_PER_GATE;
 	return wanted < room ? wanted : room;
 }
 
@@ -187,18 +192,21 @@ static void stop_watchers(struct worker *w)
 static int serve(struct worker *w)
 {
 	struct gates *gates = gates_new(w->loop, w->config, on_freed, w);
+	struct names *names;
 
 	if (!gates) {
 		log_error("worker: %s", log_strerror(errno));
 		return EXIT_FAILURE;
 	}
 	w->gates = gates;
+	names = names_start(w->loop, w->config);
 	start_watchers(w);
 	log_info("worker: serving %s, at most %zu connections", w->config->path,
 		w->max_gates);
 	ev_run(w->loop, 0);
 	stop_watchers(w);
 	w->gates = NULL;
+	names_stop(names);
 	gates_free(gates);
 	return EXIT_SUCCESS;
 }
@@ -210,7 +218,7 @@ int worker_run(int listener, const struct vendor_config *config)
 		.config = config,
 		.listener = listener,
 		.state = ACCEPTING,
-		.max_gates = limit_gates(config->max_gates),
+		.max_gates = limit_gates(config),
 	};
 	int status;
 

@@ -50,19 +50,14 @@ def commands(nginx, built, clone):
         ("Java, NIO", java + ["nio", host, port], hello),
         ("Java, Socket", java + ["socket", host, port], hello),
         ("Rust, std", [built + "/fetch", host, port], hello),
-        ("busybox wget", ["busybox", "wget", "-q", "-T", "20", "-O-", url], hello),
+        ("busybox wget", ["busybox", "wget", "-q", "-O-", url], hello),
     ]
 
 
 def outcome(result, wanted):
     if result.rc == 0 and result.out == wanted:
         return "fetched"
-    lines = (result.err.strip() or result.out.strip() or "no output").splitlines()
-    return "exit %d: %s" % (result.rc, lines[-1])
-
-
-def fit(text, width):
-    return text if len(text) <= width else text[:width - 3] + "..."
+    return "fails, exit %d" % result.rc
 
 
 def main():
@@ -77,8 +72,8 @@ def main():
           "Inside, all the network there is (ip -o link):" % (WORLD4, WORLD6))
     print("    " + enclave.plain(["ip", "-o", "link"]).ok().out.strip()
           .replace("\\", "\n    ").strip())
-    print("\n%-28s %-34s %s" % ("program", "as it is", "with proxify"))
-    print("%-28s %-34s %s" % ("-" * 28, "-" * 34, "-" * 12))
+    print("\n%-28s %-16s %s" % ("program", "as it is", "with proxify"))
+    print("%-28s %-16s %s" % ("-" * 28, "-" * 16, "-" * 12))
     good = total = 0
     clone = enclave.tmp + "/clone"
     for title, argv, wanted in commands(nginx, built, clone):
@@ -87,11 +82,12 @@ def main():
         after = outcome(enclave.run(argv), wanted)
         total += 1
         good += before != "fetched" and after == "fetched"
-        print("%-28s %-34s %s" % (title, fit(before, 34), after), flush=True)
+        print("%-28s %-16s %s" % (title, before, after), flush=True)
     site.close()
     print("\n%d of %d programs have no network of their own and reach the world "
           "through proxify." % (good, total))
     if good != total:
+        print("\n" + "\n".join(harness.transcript), file=sys.stderr)
         print("\n" + harness.daemon_logs(), file=sys.stderr)
     return 0 if good == total else 1
 

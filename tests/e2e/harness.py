@@ -294,9 +294,12 @@ class World:
         self.farnet = Daemon(
             "world-farnet", [PYTHON, "-B", HERE + "/farnet.py"], self.tmp)
         self.farnet.wait_ready(lambda: "ready" in self.farnet.log())
+        self.nodns = Daemon(
+            "world-nodns", [PYTHON, "-B", HERE + "/nodns.py", WORLD4], self.tmp)
+        self.nodns.wait_ready(lambda: "ready" in self.nodns.log())
 
     def _names(self):
-        """Names for the host proxy, and no resolver beyond them."""
+        """Names for the host proxy; every other name is unknown."""
         hosts = self.tmp + "/hosts"
         with open(hosts, "w", encoding="ascii") as file:
             file.write("127.0.0.1 localhost\n"
@@ -306,7 +309,7 @@ class World:
                        "10.77.0.1 half-silent.test\n")
         resolv = self.tmp + "/resolv.conf"
         with open(resolv, "w", encoding="ascii") as file:
-            file.write("nameserver 10.77.0.1\n")  # where nobody listens
+            file.write("nameserver 10.77.0.1\n")
         for path, target in ((hosts, "/etc/hosts"), (resolv, "/etc/resolv.conf")):
             if os.path.exists(target):
                 sh("mount --bind %s %s" % (path, target))

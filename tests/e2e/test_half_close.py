@@ -9,7 +9,7 @@ import hashlib
 import socket
 
 import content
-from harness import PYTHON
+from harness import HERE, PYTHON, until
 from servers import Peer, echo, read_to_eof
 
 UP = 8 << 20
@@ -43,7 +43,6 @@ with socket.create_connection(({host!r}, {port}), timeout=20) as s:
 
 
 def client(source, peer):
-    from harness import HERE
     return [PYTHON, "-B", "-c", source.format(
         here=HERE, host=peer.host, port=peer.port, up=UP)]
 
@@ -77,5 +76,6 @@ def test_send_after_servers_eof(enclave):
 
     with Peer(script) as peer:
         result = enclave.run(client(LATE_CLIENT, peer)).ok()
+        until(lambda: sums, "the server has read to the end")
     assert sums == [content.sha256(UP)]
     assert result.out == "%d %s\n" % (DOWN, content.sha256(DOWN))

@@ -52,7 +52,7 @@ def command(name, built, nginx, host):
     if name == "wget":
         return ["wget", "-q", "-T20", "-t1", "-O-", url(nginx, host)]
     if name == "busybox-wget":
-        return ["busybox", "wget", "-q", "-T", "20", "-O-", url(nginx, host)]
+        return ["busybox", "wget", "-q", "-O-", url(nginx, host)]
     if name == "python-urllib":
         return [PYTHON, "-c", URLLIB, url(nginx, host)]
     if name == "python-asyncio":

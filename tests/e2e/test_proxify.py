@@ -40,7 +40,8 @@ def test_arguments_and_stdin_pass_through(enclave):
 
 
 def test_options_end_at_the_program(enclave):
-    assert enclave.run(["--", "echo", "--version"]).ok().out == "--version\n"
+    for argv in (["printf", "%s", "--version"], ["--", "printf", "%s", "--version"]):
+        assert enclave.run(argv).ok().out == "--version"
 
 
 def test_help_and_version(enclave):
@@ -55,7 +56,7 @@ def test_not_found_is_127(enclave):
     for name in ("no-such-program", "/no/such/program", "./relative"):
         result = enclave.run([name])
         assert result.rc == 127
-        one_line(result, name, "No such file")
+        one_line(result, name, "not found")
 
 
 def test_not_executable_is_126(enclave):
@@ -193,7 +194,7 @@ def test_vendor_lets_go_of_its_starter(new_site):
 
 def test_application_has_no_extra_fds(enclave):
     """proxify and the library leave no fd in the program."""
-    argv = ["sh", "-c", "ls /proc/$$/fd | tr '\\n' ' '"]
+    argv = [PYTHON, "-c", "import os; print(os.listdir('/proc/self/fd'))"]
     plain = enclave.plain(argv).ok().out
     assert enclave.run(argv).ok().out == plain
 

@@ -70,6 +70,7 @@ def test_same_as_tcp(enclave, sockdiff, peers, expected, group):
     assert not difference, "\n".join(difference)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("group", GROUPS)
 def test_script_is_deterministic(world, sockdiff, peers, expected, group):
     """Two runs over plain TCP agree, or comparing would mean nothing."""

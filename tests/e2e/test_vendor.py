@@ -186,8 +186,9 @@ def test_socket_is_for_its_owner(vendor):
             "    s.connect(sys.argv[1]); s.send(sys.stdin.buffer.read())\n"
             "    print(len(s.recv(4096)))\n"
             "except OSError as e: print(type(e).__name__)\n")
-    if open("/proc/self/uid_map", encoding="ascii").read().split()[2] == "1":
-        return  # a user namespace with one user: nobody to refuse
+    with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+        if uid_map.read().split()[2] == "1":
+            return  # a user namespace with one user: nobody to refuse
     os.chmod(vendor.world.tmp, 0o755)
     os.chmod(vendor.enclave.tmp, 0o755)
     os.chmod(folder, 0o755)

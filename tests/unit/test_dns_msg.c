@@ -68,6 +68,18 @@ START_TEST(opt_among_others)
 }
 END_TEST
 
+/* Records that are no more than begun behind it change nothing about it. */
+START_TEST(opt_then_nothing)
+{
+	wire_query(&w, 1, "example.com", TYPE_A);
+	wire_set16(&w, 10, 2);
+	wire_opt(&w, 16, 0);
+	ck_assert_int_eq(parse(), DNS_REPLY);
+	ck_assert_int_eq(q.rcode, DNS_FORMERR);
+	ck_assert_uint_eq(q.udp_size, 512);
+}
+END_TEST
+
 START_TEST(cut_anywhere)
 {
 	size_t whole, len;
@@ -392,6 +404,7 @@ int main(void)
 	tcase_add_test(tc, root_query);
 	tcase_add_loop_test(tc, edns_query, 0, 6);
 	tcase_add_test(tc, opt_among_others);
+	tcase_add_test(tc, opt_then_nothing);
 	tcase_add_test(tc, cut_anywhere);
 	tcase_add_test(tc, answers_are_ignored);
 	tcase_add_loop_test(tc, bad_names, 0, 4);

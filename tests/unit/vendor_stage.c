@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vendor_stage.h"
 #include "common/fd.h"
+#include "tempdir.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -17,13 +18,13 @@
 #include <time.h>
 #include <unistd.h>
 
+#define STAT_WORDS 13 /* up to stime */
+
 void stage_open(struct stage *s)
 {
 	memset(s, 0, sizeof(*s));
 	s->listener = -1;
-	snprintf(s->dir, sizeof(s->dir), "/tmp/vendor-test-XXXXXX");
-	ck_assert_ptr_nonnull(mkdtemp(s->dir));
-	ck_assert_int_eq(chmod(s->dir, 0755), 0);
+	tempdir_make(s->dir);
 	snprintf(s->host, sizeof(s->host), "%s/host.sock", s->dir);
 	snprintf(s->config.path, sizeof(s->config.path), "%s/vendor.sock",
 		s->dir);
@@ -39,11 +40,8 @@ void stage_open(struct stage *s)
 
 void stage_close(struct stage *s)
 {
-	char command[128];
-
 	closefd_if(&s->listener);
-	snprintf(command, sizeof(command), "rm -rf '%s'", s->dir);
-	ck_assert_int_eq(system(command), 0);
+	tempdir_remove(s->dir);
 }
 
 static int unix_socket(const char *path, int type, struct sockaddr_un *addr)
@@ -99,6 +97,46 @@ int stage_wait_exit(pid_t pid)
 	}
 	ck_abort_msg("process %d does not end", pid);
 	return -1;
+}
+
+/* The stat line of a process from its state on, in words. */
+static void stat_words(pid_t pid, char line[1024], char *words[STAT_WORDS])
+{
+	char path[32];
+	char *rest = NULL;
+	FILE *f;
+
+	memset(words, 0, STAT_WORDS * sizeof(*words));
+	snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+	f = fopen(path, "re");
+	if (!f)
+		return; /* it has gone */
+	if (fgets(line, 1024, f))
+		rest = strrchr(line, ')');
+	fclose(f);
+	for (int i = 0; rest && i < STAT_WORDS; i++)
+		words[i] = strtok_r(i ? NULL : rest + 1, " ", &rest);
+}
+
+pid_t stage_parent(pid_t pid)
+{
+	char line[1024];
+	char *words[STAT_WORDS];
+
+	stat_words(pid, line, words);
+	if (!words[1] || words[0][0] == 'Z')
+		return -1;
+	return (pid_t)strtol(words[1], NULL, 10);
+}
+
+long stage_cpu_ticks(pid_t pid)
+{
+	char line[1024];
+	char *words[STAT_WORDS];
+
+	stat_words(pid, line, words);
+	ck_assert_ptr_nonnull(words[STAT_WORDS - 1]);
+	return strtol(words[11], NULL, 10) + strtol(words[12], NULL, 10);
 }
 
 static void await(int fd, short events)

@@ -39,6 +39,12 @@ int stage_listen(struct stage *s, int backlog);
 /** stage_count_fds() - open fds of a process, 0 for this one */
 int stage_count_fds(pid_t pid);
 
+/** stage_parent() - of a process, or -1 if it is dead or gone */
+pid_t stage_parent(pid_t pid);
+
+/** stage_cpu_ticks() - CPU time that a process used so far */
+long stage_cpu_ticks(pid_t pid);
+
 /** stage_wait_exit() - reap a child. Return: its wait status */
 int stage_wait_exit(pid_t pid);
 
