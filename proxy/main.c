@@ -5,15 +5,20 @@
  *
  * Theory of operation
  *
- * Start: parse the whole command line, open every listener, set up every
- * worker, and only then start the threads: what fails, fails before anybody
- * is served. Exit status 2 for the command line, 1 for the rest.
+ * Start: parse the whole command line or configuration file, open every
+ * listener, set up every worker, and only then start the threads: what fails,
+ * fails before anybody is served. Exit status 2 for the command line and the
+ * file, 1 for the rest.
  *
  * Then the main thread only waits for signals, which are blocked in all
  * threads, and for workers to change state:
  *
  *	RUNNING   a first SIGTERM or SIGINT: all workers let go of the
  *		  listeners; when the last has, the listeners are closed
+ *		  SIGHUP, with a configuration file: read it, open what it
+ *		  adds, and give the workers the new set of services; when
+ *		  the last has changed over, the old one is retired. If
+ *		  anything is wrong with it, nothing changes
  *	DRAINING  until all workers are done; after the drain time, or at the
  *		  next signal, they are told to end at once
  *
@@ -22,7 +27,7 @@
 
 #include "common/fd.h"
 #include "common/log.h"
-#include "proxy/options.h"
+#include "proxy/config_file.h"
 #include "proxy/resolve.h"
 #include "proxy/worker.h"
 
@@ -44,7 +49,10 @@
 
 struct proxy {
 	struct options options;
+	struct config file; /* `run`: as read last, without services */
 	struct service_set *set;
+	struct service_set *retiring; /* workers are changing over to @set */
+	bool reload_again;            /* SIGHUP while they are */
 	struct fd_budget budget;
 	struct worker_config config;
 	struct worker *workers[WORKERS_MAX];
@@ -65,7 +73,7 @@ static double monotonic(void)
 
 /* ---- set-up ---- */
 
-/* From here on SIGTERM and SIGINT arrive through @signal_fd alone. */
+/* From here on these signals arrive through @signal_fd alone. */
 static int setup_signals(struct proxy *p)
 {
 	sigset_t set;
@@ -74,6 +82,9 @@ static int setup_signals(struct proxy *p)
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
+	/* Without a file to read it ends the process, as ever. */
+	if (p->options.config_file)
+		sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	p->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	p->config.event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -96,12 +107,17 @@ static void warn_if_open(const struct service *s)
 			l->text);
 }
 
-/* Open what the command line says. Return: 0, or -1 and it is logged. */
+/* Open what the file or command line says. Return: 0, or -1 and logged. */
 static int open_set(struct proxy *p)
 {
 	static struct service_config config[OPTIONS_LISTEN_MAX];
-	int nr = options_services(&p->options, config);
+	int nr;
 
+	if (p->options.config_file) {
+		p->set = service_set_open(p->file.service, p->file.nr, NULL);
+		return p->set ? 0 : -1;
+	}
+	nr = options_services(&p->options, config);
 	if (nr == -1) {
 		log_error("cannot serve: %s", log_strerror(errno));
 		return -1;
@@ -135,9 +151,15 @@ static void say_what_is_served(const struct service_set *set)
 	}
 }
 
+/* The settings of the process. */
+static const struct options *process_options(const struct proxy *p)
+{
+	return p->options.config_file ? &p->file.process : &p->options;
+}
+
 static void configure(struct proxy *p, long fd_limit)
 {
-	const struct options *o = &p->options;
+	const struct options *o = process_options(p);
 
 	fd_budget_init(&p->budget, fd_limit,
 		FDS_OF_PROCESS + (long)p->set->nr +
@@ -154,7 +176,7 @@ static void configure(struct proxy *p, long fd_limit)
  * into globals with the first. */
 static int setup_workers(struct proxy *p)
 {
-	for (unsigned int i = 0; i < p->options.workers; i++) {
+	for (unsigned int i = 0; i < p->config.nr_workers; i++) {
 		p->workers[i] = worker_new(&p->config, i);
 		if (!p->workers[i])
 			return -1;
@@ -185,10 +207,12 @@ static bool all_workers(const struct proxy *p, enum worker_state state)
 
 static void drain(struct proxy *p, const char *why)
 {
+	double seconds = process_options(p)->drain;
+
 	log_info("%s: no new connections, up to %g s for the others", why,
-		p->options.drain);
+		seconds);
 	p->draining = true;
-	p->kill_at = monotonic() + p->options.drain;
+	p->kill_at = monotonic() + seconds;
 	for (unsigned int i = 0; i < p->nr_workers; i++)
 		worker_drain(p->workers[i]);
 }
@@ -203,6 +227,82 @@ static void kill_workers(struct proxy *p, const char *why)
 		worker_kill(p->workers[i]);
 }
 
+/* ---- another configuration ---- */
+
+/* What only the next start can change. */
+static void warn_of_changes(
+	const struct options *old, const struct options *now)
+{
+	const struct {
+		const char *name;
+		bool changed;
+	} settings[] = {
+		{"workers", old->workers != now->workers},
+		{"buffer_size", old->buffer_size != now->buffer_size},
+		{"log", old->log_level != now->log_level},
+		{"resolv-conf",
+			strcmp(old->resolv_conf, now->resolv_conf) != 0},
+	};
+
+	for (size_t i = 0; i < sizeof(settings) / sizeof(settings[0]); i++)
+		if (settings[i].changed)
+			log_warn("%s: takes effect at the next start",
+				settings[i].name);
+}
+
+static void reload(struct proxy *p)
+{
+	const char *path = p->options.config_file;
+	struct service_set *set = NULL;
+	char error[CONFIG_ERROR_MAX];
+	struct config file;
+
+	if (p->retiring) {
+		p->reload_again = true;
+		return;
+	}
+	if (config_file_read(&file, path, error) == -1)
+		log_error("%s", error);
+	else
+		set = service_set_open(file.service, file.nr, p->set);
+	if (!set) {
+		log_error("SIGHUP: %s is refused, everything stays as it was",
+			path);
+		config_free(&file);
+		return;
+	}
+	warn_of_changes(&p->file.process, &file.process);
+	p->file.process.drain = file.process.drain;
+	config_free(&file);
+	log_info("SIGHUP: %s is in force", path);
+	p->retiring = p->set;
+	p->set = set;
+	say_what_is_served(set);
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		worker_serve(p->workers[i], set);
+}
+
+/* Have all workers changed over, or let go altogether? */
+static void retire_if_unused(struct proxy *p)
+{
+	if (!p->retiring)
+		return;
+	for (unsigned int i = 0; i < p->nr_workers; i++) {
+		const struct service_set *set = worker_set(p->workers[i]);
+
+		if (set && set != p->set)
+			return;
+	}
+	service_set_retire(p->retiring, p->set);
+	p->retiring = NULL;
+	if (p->reload_again && !p->draining) {
+		p->reload_again = false;
+		reload(p);
+	}
+}
+
+/* ---- events ---- */
+
 static void on_signal(struct proxy *p)
 {
 	struct signalfd_siginfo info;
@@ -211,6 +311,11 @@ static void on_signal(struct proxy *p)
 		const char *name =
 			info.ssi_signo == SIGTERM ? "SIGTERM" : "SIGINT";
 
+		if (info.ssi_signo == SIGHUP) {
+			if (!p->draining)
+				reload(p);
+			continue;
+		}
 		if (p->draining)
 			kill_workers(p, name);
 		else
@@ -224,6 +329,7 @@ static void on_event(struct proxy *p)
 
 	if (read(p->config.event_fd, &changes, sizeof(changes)) == -1)
 		return;
+	retire_if_unused(p);
 	if (all_workers(p, WORKER_DRAINING))
 		service_set_close(p->set);
 }
@@ -264,6 +370,8 @@ static void teardown(struct proxy *p)
 		worker_kill(p->workers[i]);
 	for (unsigned int i = 0; i < p->nr_workers; i++)
 		worker_free(p->workers[i]);
+	if (p->retiring)
+		service_set_retire(p->retiring, p->set);
 	if (p->set)
 		service_set_retire(p->set, NULL);
 	closefd_if(&p->signal_fd);
@@ -289,6 +397,18 @@ out:
 	return status;
 }
 
+/* Read the configuration file, if that is what is served. Return: 0 or -1. */
+static int read_file(struct proxy *p)
+{
+	const char *path = p->options.config_file;
+	char error[CONFIG_ERROR_MAX];
+
+	if (!path || config_file_read(&p->file, path, error) == 0)
+		return 0;
+	fprintf(stderr, "%s: %s\n", p->options.program, error);
+	return -1;
+}
+
 int main(int argc, char **argv)
 {
 	/* Static for its size alone. */
@@ -305,10 +425,14 @@ int main(int argc, char **argv)
 		options_help(&proxy.options);
 	} else if (proxy.options.version) {
 		printf("%s %s\n", proxy.options.program, PROXIFY_VERSION);
+	} else if (read_file(&proxy) == -1) {
+		status = 2;
 	} else {
-		log_init("proxy", proxy.options.log_level, STDERR_FILENO);
+		log_init("proxy", process_options(&proxy)->log_level,
+			STDERR_FILENO);
 		status = serve(&proxy);
 	}
+	config_free(&proxy.file);
 	options_free(&proxy.options);
 	return status;
 }
