@@ -267,7 +267,8 @@ static bool accept_one(struct worker *w, struct acceptor *a, bool first)
 		return false;
 	}
 	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
-		if (first)
+		/* Where a shortage was announced, its end must be seen too. */
+		if (first || atomic_load(&w->config->short_of_fds))
 			accept_pause(w, &e->listener, EMFILE);
 		goto leave;
 	}
