@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char bad_op[] = "expected operation connect, ping or probe";
+static const char bad_op[] = "expected a known operation";
 
 void vendor_request_init(struct vendor_request *req, enum vendor_op op)
 {
@@ -46,6 +46,12 @@ const char *vendor_request_check(const struct vendor_request *req, size_t len)
 		if (!is_address(&req->dst) || req->name[0])
 			return "expected one destination, a name or an address";
 		break;
+	case VENDOR_BIND:
+	case VENDOR_REJOIN:
+		if (!is_address(&req->dst))
+			return "expected an IPv4 or IPv6 address to bind";
+		break;
+	case VENDOR_LISTEN:
 	case VENDOR_PING:
 	case VENDOR_PROBE: break;
 	default: return bad_op;
@@ -72,18 +78,19 @@ const char *vendor_result_check(
 	int want = 0;
 
 	if (len != sizeof(*res))
-		return "expected a result of 64 bytes";
+		return "expected a result of 80 bytes";
 	if (res->magic != VENDOR_MAGIC || res->size != sizeof(*res) ||
 		res->version != VENDOR_VERSION)
 		return "not a result: wrong magic, size or version";
-	if (res->op < VENDOR_CONNECT || res->op > VENDOR_PROBE)
+	if (res->op < VENDOR_CONNECT || res->op > VENDOR_ACCEPT)
 		return bad_op;
 	if (res->status < 0)
 		return "expected a status of 0 or an errno";
 	if (!is_address_or_none(&res->remote) ||
 		!is_address_or_none(&res->local))
 		return "expected IPv4 or IPv6 addresses or none";
-	if (res->op == VENDOR_CONNECT && res->status == 0)
+	if (res->status == 0 &&
+		(res->op == VENDOR_CONNECT || res->op == VENDOR_ACCEPT))
 		want = 1;
 	if (nr_fds != want)
 		return "wrong number of fds for this result";

@@ -34,6 +34,16 @@ static bool read_loopback(struct config *c, const char *text)
 	return c->loopback_is_host || strcmp(text, "local") == 0;
 }
 
+static bool read_wait(struct config *c, const char *text)
+{
+	uint64_t seconds;
+
+	if (parse_uint(text, strlen(text), 86400, &seconds) == -1)
+		return false;
+	c->wait_ms = (uint32_t)seconds * 1000;
+	return true;
+}
+
 /* warn and whatever says more; error is silence here. */
 static bool read_log(struct config *c, const char *text)
 {
@@ -50,6 +60,7 @@ static void load(struct config *c)
 		{"PROXY_LOG", read_log},
 		{"PROXY_LOOPBACK", read_loopback},
 		{"PROXY_BYPASS", read_bypass},
+		{"PROXY_WAIT", read_wait},
 	};
 	const char *text;
 	const char *bad;
@@ -96,19 +107,48 @@ static bool is_group(const struct ip_port *a)
 	       memcmp(a->ip, "\xff\xff\xff\xff", 4) == 0;
 }
 
-bool config_keeps_local(const struct ip_port *dst)
+static bool is_bypassed(const struct ip_port *a)
 {
 	const struct config *c = config();
+
+	for (unsigned int i = 0; i < c->nr_bypass; i++) {
+		if (ip_prefix_match(&c->bypass[i], a))
+			return true;
+	}
+	return false;
+}
+
+bool config_keeps_local(const struct ip_port *dst)
+{
 	struct ip_port a = *dst;
 
 	ip_port_unmap(&a);
-	for (unsigned int i = 0; i < c->nr_bypass; i++) {
-		if (ip_prefix_match(&c->bypass[i], &a))
-			return true;
-	}
+	if (is_bypassed(&a))
+		return true;
 	if (ip_port_is_loopback(&a) || ip_port_is_any(&a))
-		return !c->loopback_is_host;
+		return !config()->loopback_is_host;
 	return is_group(&a);
+}
+
+bool config_exports(const struct ip_port *at)
+{
+	struct ip_port a = *at;
+
+	ip_port_unmap(&a);
+	if (is_bypassed(&a) || is_group(&a))
+		return false;
+	return !ip_port_is_loopback(&a) || config()->loopback_is_host;
+}
+
+bool config_refused(void)
+{
+	static atomic_bool said;
+
+	if (!config()->bad)
+		return false;
+	warn_once(&said, "cannot read this variable", config()->bad);
+	errno = EINVAL;
+	return true;
 }
 
 void warn_once(_Atomic bool *said, const char *what, const char *name)

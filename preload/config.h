@@ -30,6 +30,7 @@ struct config {
 	char vendor_path[ENDPOINT_PATH_MAX + 1];
 	bool loopback_is_host;
 	bool talk;
+	uint32_t wait_ms;
 	unsigned int nr_bypass;
 	struct ip_prefix bypass[BYPASS_MAX];
 };
@@ -46,6 +47,20 @@ const struct config *config(void);
  * kernel's to give. 0.0.0.0 and :: mean loopback, as in the kernel.
  */
 bool config_keeps_local(const struct ip_port *dst);
+
+/**
+ * config_exports() - does listening on this address mean the host's port?
+ * @at: as given to bind(); a wildcard is exported, loopback only with
+ *      PROXY_LOOPBACK=host, PROXY_BYPASS never
+ */
+bool config_exports(const struct ip_port *at);
+
+/**
+ * config_refused() - is a variable unreadable, so that nothing may be done?
+ *
+ * Return: false, or true with errno EINVAL, having said so once.
+ */
+bool config_refused(void);
 
 /**
  * warn_once() - say one line on stderr, the first time only

@@ -13,10 +13,14 @@
  *	gate, failed				the error; unconnected again
  *	carrier					EISCONN, but 0 the first time
  *						after an EINPROGRESS or EINTR
- *	gate or carrier, AF_UNSPEC		0; unconnected again
+ *	bound control				the port is let go; as TCP,
+ *						but AF_UNSPEC changes nothing
+ *	listener				EISCONN
+ *	any of ours, AF_UNSPEC			0; unconnected again
  */
 
 #include "preload/connect.h"
+#include "preload/address.h"
 #include "preload/config.h"
 #include "preload/gate.h"
 #include "preload/real.h"
@@ -26,12 +30,6 @@
 
 /* Linux leaves TCP's states to <netinet/tcp.h>'s enum. */
 #define STATE_UNCONNECTED TCP_CLOSE
-
-static int fail(int err)
-{
-	errno = err;
-	return -1;
-}
 
 /* A call on a socket that connected in the background: 0 once. */
 static int connect_on_carrier(int fd, struct found *found)
@@ -49,7 +47,7 @@ static int connect_on_gate(int fd)
 	struct found found;
 	int err;
 
-	switch (gate_settle(fd, nonblock ? GATE_TAKE : GATE_WAIT, &err)) {
+	switch (gate_settle(fd, nonblock ? GATE_TAKE : GATE_WAIT_SEND, &err)) {
 	case GATE_PENDING: return fail(err == EAGAIN ? EALREADY : err);
 	case GATE_FAILED: return fail(err);
 	case GATE_OPEN:
@@ -58,11 +56,21 @@ static int connect_on_gate(int fd)
 	return lookup(fd, &found) ? connect_on_carrier(fd, &found) : 0;
 }
 
-static int disconnect(int fd)
+/* Give up the attempt, for every duplicate of the gate, and whoever waits. */
+static int give_up(int fd, struct found *found)
 {
-	struct found found;
+	real()->shutdown(fd, SHUT_RDWR);
+	return replace_with_tcp(fd, found);
+}
 
-	return lookup(fd, &found) ? replace_with_tcp(fd, &found) : 0;
+/* connect() with AF_UNSPEC. */
+static int disconnect(int fd, struct found *found)
+{
+	switch (found->rec.kind) {
+	case RECORD_GATE: return give_up(fd, found);
+	case RECORD_BOUND: return 0;
+	default: return replace_with_tcp(fd, found);
+	}
 }
 
 /* An AF_INET6 socket may reach IPv4 unless it is told not to; every other
@@ -83,49 +91,71 @@ static bool family_fits(int fd, int family, const struct ip_port *dst)
 	       !only;
 }
 
+static bool is_ours(int fd, const struct ip_port *dst)
+{
+	return dst->family != AF_UNSPEC && !config_keeps_local(dst) &&
+	       kernel_tcp_state(fd) == STATE_UNCONNECTED &&
+	       family_fits(fd, socket_int(fd, SO_DOMAIN), dst);
+}
+
 bool connect_is_ours(int fd, const struct sockaddr *addr, socklen_t len)
 {
+	union sockaddr_any any;
 	struct ip_port dst;
 
-	return ip_port_from_sockaddr(&dst, addr, len) == 0 &&
-	       !config_keeps_local(&dst) &&
-	       kernel_tcp_state(fd) == STATE_UNCONNECTED &&
-	       family_fits(fd, socket_int(fd, SO_DOMAIN), &dst);
+	len = address_take(&any, addr, len);
+	ip_port_from_sockaddr(&dst, &any.sa, len);
+	return is_ours(fd, &dst);
+}
+
+/* A port is no use to a client. A destination of another family leaves it, as
+ * it leaves a TCP socket. */
+static int let_port_go(int fd, struct found *found, const struct ip_port *dst)
+{
+	if (dst->family != found->rec.family)
+		return fail(dst->family == AF_INET ? EINVAL : EAFNOSUPPORT);
+	return replace_with_tcp(fd, found);
 }
 
 int proxy_connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	bool dissolve = addr && len >= sizeof(addr->sa_family) &&
-			addr->sa_family == AF_UNSPEC;
+	union sockaddr_any any;
 	struct ip_port dst;
 	struct found found;
+	socklen_t taken = address_take(&any, addr, len);
 
-	if (!dissolve && slot_may_be_gate(fd) && lookup(fd, &found))
-		return found.rec.kind == RECORD_GATE
-			       ? connect_on_gate(fd)
-			       : connect_on_carrier(fd, &found);
-	if (connect_is_ours(fd, addr, len)) {
-		ip_port_from_sockaddr(&dst, addr, len);
-		return gate_connect(fd, dst.family, &dst);
+	if (taken == 0)
+		return real()->connect(fd, addr, len);
+	ip_port_from_sockaddr(&dst, &any.sa, taken);
+	if (any.sa.sa_family == AF_UNSPEC)
+		return kernel_tcp_state(fd) == -1 && lookup(fd, &found)
+			       ? disconnect(fd, &found)
+			       : real()->connect(fd, addr, len);
+	if (slot_known(fd) && lookup(fd, &found)) {
+		if (found.rec.kind == RECORD_GATE)
+			return connect_on_gate(fd);
+		if (found.rec.kind != RECORD_BOUND)
+			return connect_on_carrier(fd, &found);
+		if (let_port_go(fd, &found, &dst) == -1)
+			return -1;
 	}
-	if (dissolve && kernel_tcp_state(fd) == -1 && lookup(fd, &found))
-		return disconnect(fd);
-	if (ip_port_from_sockaddr(&dst, addr, len) == 0 &&
-		kernel_tcp_state(fd) != STATE_UNCONNECTED && lookup(fd, &found))
+	if (is_ours(fd, &dst))
+		return gate_connect(fd, dst.family, &dst);
+	if (dst.family != AF_UNSPEC && kernel_tcp_state(fd) == -1 &&
+		lookup(fd, &found))
 		return connect_on_carrier(fd, &found);
 	return real()->connect(fd, addr, len);
 }
 
 /* TCP in SYN_SENT gives up the attempt, whatever @how says; a failed one is
- * not connected. */
+ * not connected, and its error stays. Return: as shutdown(), 1 to go on. */
 static int shutdown_gate(int fd)
 {
 	struct found found;
 	int err;
 
-	switch (gate_settle(fd, GATE_TAKE, &err)) {
-	case GATE_PENDING:
-		return lookup(fd, &found) ? replace_with_tcp(fd, &found) : 0;
+	switch (gate_settle(fd, GATE_LOOK, &err)) {
+	case GATE_PENDING: return lookup(fd, &found) ? give_up(fd, &found) : 0;
 	case GATE_FAILED: return fail(ENOTCONN);
 	case GATE_NONE:
 	case GATE_OPEN: break;
@@ -133,14 +163,46 @@ static int shutdown_gate(int fd)
 	return 1;
 }
 
+/* A listener that cannot receive stops listening, and whoever waits in
+ * accept() gets EINVAL. */
+static int shutdown_listener(int fd, struct found *found, int how)
+{
+	if (how == SHUT_WR)
+		return 0;
+	found->rec.shut = 1;
+	slot_store(fd, found->cookie, &found->rec);
+	return real()->shutdown(fd, SHUT_RDWR);
+}
+
+static int proxy_shutdown(int fd, int how)
+{
+	struct found found;
+	int rc;
+
+	if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
+		return real()->shutdown(fd, how);
+	rc = slot_may_be_gate(fd) ? shutdown_gate(fd) : 1;
+	if (rc != 1)
+		return rc;
+	if (slot_known(fd) && lookup(fd, &found)) {
+		if (found.rec.kind == RECORD_LISTENER)
+			return shutdown_listener(fd, &found, how);
+		if (found.rec.kind == RECORD_BOUND)
+			return fail(ENOTCONN);
+	}
+	return real()->shutdown(fd, how);
+}
+
 EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)
 {
-	return proxy_connect(fd, addr, len);
+	int saved = errno;
+
+	return done(proxy_connect(fd, addr, len), saved);
 }
 
 EXPORT int shutdown(int fd, int how)
 {
-	int rc = slot_may_be_gate(fd) ? shutdown_gate(fd) : 1;
+	int saved = errno;
 
-	return rc == 1 ? real()->shutdown(fd, how) : rc;
+	return done(proxy_shutdown(fd, how), saved);
 }

@@ -2,10 +2,14 @@
 
 /*
  * Calls that move data. On a connected socket they cost one load more than the
- * real ones; on a gate they settle it first. Two things that TCP does and
- * other streams do not are made good afterwards, when the kernel complained:
- * an address in sendto() is ignored on a connected socket (unix and vsock:
- * EISCONN, EOPNOTSUPP), and recvfrom() gives no address.
+ * real ones; on a gate they settle it first. What TCP does and other streams
+ * do not is made good where a call asks for it:
+ *
+ * - an address in sendto() is ignored on a connected socket (unix and vsock:
+ *   EISCONN, EOPNOTSUPP, after which it is sent without);
+ * - recvfrom() and recvmsg() name no sender and touch no buffer for one;
+ * - MSG_TRUNC throws bytes away instead of copying them (tcp(7)), and
+ *   MSG_ERRQUEUE, which unix and vsock streams do not know, never waits.
  */
 
 #include "preload/connect.h"
@@ -16,13 +20,53 @@
 #include <errno.h>
 
 /* Return -1 from the hook if a gate is not ready for data. */
-#define SETTLE(fd, flags)                                          \
- do {                                                              \
-  if (slot_may_be_gate(fd) && gate_before_io((fd), (flags)) == -1) \
-   return -1;                                                      \
+#define SETTLE(fd, flags, wait)                                            \
+ do {                                                                      \
+  if (slot_may_be_gate(fd) && gate_before_io((fd), (flags), (wait)) == -1) \
+   return -1;                                                              \
  } while (0)
+#define SETTLE_RECV(fd, flags) SETTLE(fd, flags, GATE_WAIT_RECV)
+#define SETTLE_SEND(fd, flags) SETTLE(fd, flags, GATE_WAIT_SEND)
 
 /* ---- receiving ---- */
+
+/* One of ours, as far as this process's memory knows: no system call for any
+ * other socket. */
+static bool is_known(int fd)
+{
+	struct found found;
+
+	return slot_known(fd) && lookup(fd, &found);
+}
+
+#define ODD_FLAGS (MSG_TRUNC | MSG_ERRQUEUE)
+
+static ssize_t discard(int fd, size_t n, int flags)
+{
+	char sink[4096];
+	size_t gone = 0;
+	ssize_t got;
+
+	do {
+		size_t piece =
+			n - gone < sizeof(sink) ? n - gone : sizeof(sink);
+
+		got = real()->recv(fd, sink, piece,
+			(flags & ~MSG_TRUNC) | (gone ? MSG_DONTWAIT : 0));
+		if (got > 0)
+			gone += (size_t)got;
+	} while (got > 0 && gone < n && !(flags & MSG_PEEK));
+	return gone ? (ssize_t)gone : got;
+}
+
+/* recv() with a flag that only TCP takes this way. */
+static ssize_t recv_oddly(int fd, size_t n, int flags)
+{
+	if (flags & MSG_ERRQUEUE)
+		return fail(
+			EAGAIN); /* nothing was queued that could be there */
+	return discard(fd, n, flags);
+}
 
 /* TCP names no sender: the peer is known. */
 static void hide_sender(int fd, const void *name, socklen_t *len)
@@ -37,32 +81,34 @@ static void hide_sender(int fd, const void *name, socklen_t *len)
 
 EXPORT ssize_t read(int fd, void *buf, size_t n)
 {
-	SETTLE(fd, 0);
+	SETTLE_RECV(fd, 0);
 	return real()->read(fd, buf, n);
 }
 
 EXPORT ssize_t __read_chk(int fd, void *buf, size_t n, size_t size)
 {
-	SETTLE(fd, 0);
+	SETTLE_RECV(fd, 0);
 	return real()->__read_chk ? real()->__read_chk(fd, buf, n, size)
 				  : real()->read(fd, buf, n);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int nr)
 {
-	SETTLE(fd, 0);
+	SETTLE_RECV(fd, 0);
 	return real()->readv(fd, iov, nr);
 }
 
 EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags)
 {
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
+	if ((flags & ODD_FLAGS) && is_known(fd))
+		return recv_oddly(fd, n, flags);
 	return real()->recv(fd, buf, n, flags);
 }
 
 EXPORT ssize_t __recv_chk(int fd, void *buf, size_t n, size_t size, int flags)
 {
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	return real()->__recv_chk ? real()->__recv_chk(fd, buf, n, size, flags)
 				  : real()->recv(fd, buf, n, flags);
 }
@@ -72,7 +118,13 @@ EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t n, int flags,
 {
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
+	if (addr && len && is_known(fd)) {
+		rc = recv(fd, buf, n, flags);
+		if (rc != -1)
+			*len = 0;
+		return rc;
+	}
 	rc = real()->recvfrom(fd, buf, n, flags, addr, len);
 	if (rc != -1 && addr)
 		hide_sender(fd, addr, len);
@@ -84,7 +136,7 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *restrict buf, size_t n, size_t size,
 {
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	rc = real()->__recvfrom_chk
 		     ? real()->__recvfrom_chk(
 			       fd, buf, n, size, flags, addr, len)
@@ -94,11 +146,28 @@ EXPORT ssize_t __recvfrom_chk(int fd, void *restrict buf, size_t n, size_t size,
 	return rc;
 }
 
+static ssize_t receive_without_name(int fd, struct msghdr *msg, int flags)
+{
+	void *name = msg->msg_name;
+	ssize_t rc;
+
+	msg->msg_name = NULL;
+	rc = real()->recvmsg(fd, msg, flags);
+	msg->msg_name = name;
+	if (rc != -1)
+		msg->msg_namelen = 0;
+	return rc;
+}
+
 EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
+	if ((flags & MSG_ERRQUEUE) && is_known(fd))
+		return fail(EAGAIN);
+	if (slot_known(fd) && msg && msg->msg_name && is_known(fd))
+		return receive_without_name(fd, msg, flags);
 	rc = real()->recvmsg(fd, msg, flags);
 	if (rc != -1 && msg->msg_name)
 		hide_sender(fd, msg->msg_name, &msg->msg_namelen);
@@ -110,7 +179,7 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags,
 {
 	int rc;
 
-	SETTLE(fd, flags);
+	SETTLE_RECV(fd, flags);
 	rc = real()->recvmmsg(fd, vec, nr, flags, timeout);
 	for (int i = 0; i < rc; i++) {
 		struct msghdr *msg = &vec[i].msg_hdr;
@@ -146,19 +215,19 @@ static bool wants_fast_open(int fd, int flags, const void *name, socklen_t len)
 
 EXPORT ssize_t write(int fd, const void *buf, size_t n)
 {
-	SETTLE(fd, 0);
+	SETTLE_SEND(fd, 0);
 	return real()->write(fd, buf, n);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int nr)
 {
-	SETTLE(fd, 0);
+	SETTLE_SEND(fd, 0);
 	return real()->writev(fd, iov, nr);
 }
 
 EXPORT ssize_t send(int fd, const void *buf, size_t n, int flags)
 {
-	SETTLE(fd, flags);
+	SETTLE_SEND(fd, flags);
 	return real()->send(fd, buf, n, flags);
 }
 
@@ -168,12 +237,14 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags,
 	int saved = errno;
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_SEND(fd, flags);
 	if (wants_fast_open(fd, flags, addr, len)) {
 		if (!open_first(fd, addr, len))
 			return -1;
 		return real()->send(fd, buf, n, flags & ~MSG_FASTOPEN);
 	}
+	if ((flags & MSG_FASTOPEN) && addr && is_known(fd))
+		return fail(EISCONN);
 	rc = real()->sendto(fd, buf, n, flags, addr, len);
 	if (!refused_name(fd, rc, addr))
 		return rc;
@@ -187,7 +258,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	int saved = errno;
 	ssize_t rc;
 
-	SETTLE(fd, flags);
+	SETTLE_SEND(fd, flags);
 	tag_passed_fds(msg);
 	plain.msg_name = NULL;
 	plain.msg_namelen = 0;
@@ -207,7 +278,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags)
 {
 	int rc;
 
-	SETTLE(fd, flags);
+	SETTLE_SEND(fd, flags);
 	for (unsigned int i = 0; i < nr; i++)
 		tag_passed_fds(&vec[i].msg_hdr);
 	rc = real()->sendmmsg(fd, vec, nr, flags);
@@ -226,13 +297,13 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags)
 
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 {
-	SETTLE(out, 0);
+	SETTLE_SEND(out, 0);
 	return real()->sendfile(out, in, offset, n);
 }
 
 EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 {
-	SETTLE(out, 0);
+	SETTLE_SEND(out, 0);
 	return real()->sendfile64 ? real()->sendfile64(out, in, offset, n)
 				  : real()->sendfile(out, in, offset, n);
 }
@@ -240,7 +311,7 @@ EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset,
 	size_t n, unsigned int flags)
 {
-	SETTLE(in, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
-	SETTLE(out, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
+	SETTLE_RECV(in, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
+	SETTLE_SEND(out, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
 	return real()->splice(in, in_offset, out, out_offset, n, flags);
 }

@@ -85,7 +85,8 @@ static int note_duplicate(int fd, int copy)
 	if (copy == -1 || copy == fd)
 		return copy;
 	settle_before_leaving(copy);
-	if (slot_known(fd) && lookup_options(fd, &found)) {
+	if (slot_known(fd) &&
+		(lookup_options(fd, &found) || lookup(fd, &found))) {
 		slot_store(copy, found.cookie, &found.rec);
 		if (survives_exec(copy))
 			tag_once(copy, &found);

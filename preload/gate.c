@@ -3,17 +3,18 @@
 #include "common/fd.h"
 #include "common/vendor_msg.h"
 #include "preload/config.h"
+#include "preload/control.h"
 #include "preload/direct.h"
+#include "preload/option.h"
 #include "preload/real.h"
 
 #include <errno.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/time.h>
-#include <sys/un.h>
 
-/* How long a blocking connect() waits for room in the vendor's backlog. */
-#define VENDOR_WAIT_S 10
+#define ERRNO_MAX 4095 /* the kernel's MAX_ERRNO */
+
 /* As long as the kernel's TCP keeps sending SYNs by default. */
 #define DIRECT_TIMEOUT_MS 130000
 
@@ -25,15 +26,6 @@ static int set_int(int fd, int name, int value)
 static int set_timeout(int fd, int name, const struct timeval *tv)
 {
 	return real()->setsockopt(fd, SOL_SOCKET, name, tv, sizeof(*tv));
-}
-
-static int connect_to_vendor(int gate)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
-	const char *path = config()->vendor_path;
-
-	memcpy(addr.sun_path, path, strlen(path) + 1);
-	return real()->connect(gate, (struct sockaddr *)&addr, sizeof(addr));
 }
 
 static int send_request(int gate, const struct ip_port *dst)
@@ -48,28 +40,21 @@ static int send_request(int gate, const struct ip_port *dst)
 	return fd_send(gate, &req, sizeof(req), -1, 0) == sizeof(req) ? 0 : -1;
 }
 
-/*
- * A socket to the vendor with the request in it.
- * Return: the gate, or -1: ENOENT, ECONNREFUSED, EACCES mean that there is no
- * vendor for us, EAGAIN that it is too busy.
- */
+/* Return: a socket to the vendor with the request in it, or -1 and the errno
+ * of vendor_socket(). */
 static int open_gate(const struct ip_port *dst, bool nonblock)
 {
-	static const struct timeval patience = {.tv_sec = VENDOR_WAIT_S};
-	int gate = real_socket(
-		AF_UNIX, SOCK_SEQPACKET | (nonblock ? SOCK_NONBLOCK : 0));
+	int gate = vendor_socket(!nonblock);
 
 	if (gate == -1)
 		return -1;
 	/* 0 is rounded up to the minimum, which one request fills. */
-	if (set_int(gate, SO_SNDBUF, 0) == -1 ||
-		(!nonblock && set_timeout(gate, SO_SNDTIMEO, &patience)) ||
-		connect_to_vendor(gate) == -1 || send_request(gate, dst) == -1)
+	if (set_int(gate, SO_SNDBUF, 0) == -1 || send_request(gate, dst) == -1)
 		closefd(&gate);
 	return gate;
 }
 
-/* The local address in the form the application's socket has. */
+/* Both addresses in the form that the application's socket has. */
 static void set_addresses(struct record *rec, const struct ip_port *remote,
 	const struct ip_port *local)
 {
@@ -78,14 +63,45 @@ static void set_addresses(struct record *rec, const struct ip_port *remote,
 	if (rec->family == AF_INET6) {
 		ip_port_map(&rec->remote);
 		ip_port_map(&rec->local);
+		return;
 	}
+	ip_port_unmap(&rec->local);
+	if (rec->local.family == AF_INET6)
+		memset(&rec->local, 0, sizeof(rec->local));
+}
+
+/* Is there a number for one more fd? */
+static bool fd_is_to_be_had(int fd)
+{
+	int probe = real()->fcntl(fd, F_DUPFD_CLOEXEC, 0);
+
+	if (probe == -1)
+		return false;
+	closefd(&probe);
+	return true;
+}
+
+/* What a message from the vendor amounts to; *carrier is closed unless it is
+ * GATE_OPEN. */
+static enum gate_state judge(int gate, const struct vendor_result *res,
+	ssize_t len, int nr_fds, int *carrier, int *err)
+{
+	if (!vendor_result_check(res, (size_t)len, nr_fds) &&
+		res->op == VENDOR_CONNECT && res->status <= ERRNO_MAX) {
+		*err = res->status;
+		return *err ? GATE_FAILED : GATE_OPEN;
+	}
+	closefd_if(carrier);
+	/* The kernel leaves out an fd that it has no number for. */
+	*err = nr_fds == 0 && !fd_is_to_be_had(gate) ? EMFILE : EPROTO;
+	return GATE_FAILED;
 }
 
 /*
  * Look at the result without taking it off: other duplicates of the gate need
  * it as well. The fd inside is a new one each time.
- * Return: GATE_PENDING (*err: EAGAIN, EINTR), GATE_FAILED (*err), GATE_OPEN
- * with *carrier, or GATE_NONE for what cannot be a result.
+ * Return: GATE_PENDING (*err: EAGAIN, EINTR), GATE_FAILED (*err), or GATE_OPEN
+ * with *carrier.
  */
 static enum gate_state peek_result(
 	int gate, int flags, struct vendor_result *res, int *carrier, int *err)
@@ -108,26 +124,19 @@ static enum gate_state peek_result(
 		*err = ECONNRESET; /* the vendor died over it */
 		return GATE_FAILED;
 	}
-	if (vendor_result_check(res, (size_t)n, nr_fds)) {
-		closefd_if(carrier);
-		return GATE_NONE;
-	}
-	*err = res->status;
-	return *err ? GATE_FAILED : GATE_OPEN;
+	return judge(gate, res, n, nr_fds, carrier, err);
 }
 
 /* ---- blocking connect() ---- */
 
 /* Put the undecided gate behind the fd: the attempt goes on without us. */
-static int leave_in_background(
-	int fd, uint64_t before, int *gate, struct record *rec, int err)
+static int leave_in_background(int fd, struct found *found, int *gate,
+	const struct ip_port *dst, int err)
 {
-	static const struct timeval forever;
-
-	set_timeout(*gate, SO_RCVTIMEO, &forever);
-	rec->kind = RECORD_GATE;
-	rec->async = 1;
-	if (replace(fd, before, gate, rec) == -1)
+	found->rec.kind = RECORD_GATE;
+	found->rec.async = 1;
+	found->rec.remote = *dst;
+	if (replace(fd, found->cookie, gate, &found->rec) == -1)
 		return -1;
 	/* SO_SNDTIMEO ran out: connect(2) says EINPROGRESS. */
 	errno = err == EAGAIN ? EINPROGRESS : err;
@@ -152,9 +161,8 @@ static int wait_for_carrier(
 		set_addresses(&found->rec, dst, &res.local);
 		return replace(fd, found->cookie, &carrier, &found->rec);
 	case GATE_PENDING:
-		return leave_in_background(
-			fd, found->cookie, gate, &found->rec, err);
-	case GATE_NONE: err = EPROTO; break;
+		return leave_in_background(fd, found, gate, dst, err);
+	case GATE_NONE:
 	case GATE_FAILED: break;
 	}
 	closefd(gate);
@@ -181,12 +189,6 @@ static int connect_directly(
 
 /* ---- connect() ---- */
 
-static bool no_vendor(int err)
-{
-	return err == ENOENT || err == ENOTDIR || err == ECONNREFUSED ||
-	       err == EACCES;
-}
-
 static int connect_without_gate(
 	int fd, struct found *found, const struct ip_port *dst, bool nonblock)
 {
@@ -204,18 +206,15 @@ static int connect_without_gate(
 
 int gate_connect(int fd, int family, const struct ip_port *dst)
 {
-	static atomic_bool said;
 	bool nonblock = real()->fcntl(fd, F_GETFL) & O_NONBLOCK;
 	struct found found;
 	int gate;
 
-	if (config()->bad) {
-		warn_once(&said, "cannot read this variable", config()->bad);
-		errno = EINVAL;
+	if (config_refused())
 		return -1;
-	}
 	lookup_options(fd, &found);
 	found.rec.family = (uint8_t)family;
+	found.rec.deferred = 0;
 	gate = open_gate(dst, nonblock);
 	if (gate == -1)
 		return connect_without_gate(fd, &found, dst, nonblock);
@@ -231,52 +230,86 @@ int gate_connect(int fd, int family, const struct ip_port *dst)
 
 /* ---- settling ---- */
 
+/* A gate's own SO_RCVTIMEO is ours: the application's are notes (option.h). */
+static void limit_wait(int gate, const struct record *rec, enum gate_wish wish)
+{
+	int name = wish == GATE_WAIT_RECV ? SO_RCVTIMEO : SO_SNDTIMEO;
+	const struct option_value *opt = option_noted(rec, SOL_SOCKET, name);
+	struct timeval limit = {0, 0};
+
+	if (opt && opt->len >= sizeof(limit))
+		memcpy(&limit, opt->value, sizeof(limit));
+	set_timeout(gate, SO_RCVTIMEO, &limit);
+}
+
+/* The fd is another socket than it was: look again. */
+static enum gate_state overtaken(int *err)
+{
+	*err = 0;
+	return GATE_PENDING;
+}
+
 static enum gate_state take_carrier(int fd, struct found *found,
 	const struct vendor_result *res, int *carrier, int *err)
 {
-	uint64_t before = found->cookie;
+	const struct ip_port remote = found->rec.remote;
 
 	found->rec.kind = RECORD_CARRIER;
-	set_addresses(&found->rec, &res->remote, &res->local);
-	if (replace(fd, before, carrier, &found->rec) == 0)
+	set_addresses(&found->rec, &remote, &res->local);
+	if (replace(fd, found->cookie, carrier, &found->rec) == 0)
 		return GATE_OPEN;
 	*err = errno;
-	return GATE_FAILED;
+	return *err == EBADF && socket_cookie(fd) != found->cookie
+		       ? overtaken(err)
+		       : GATE_FAILED;
 }
 
-enum gate_state gate_settle(int fd, enum gate_wish wish, int *err)
+/* Return: as gate_settle(), or GATE_PENDING with *err 0 where another thread
+ * has put another socket behind the fd meanwhile. */
+static enum gate_state settle_once(int fd, enum gate_wish wish, int *err)
 {
+	bool wait = wish == GATE_WAIT_RECV || wish == GATE_WAIT_SEND;
 	struct vendor_result res;
 	struct found found;
-	enum gate_state state = GATE_NONE;
-	int saved = errno;
+	enum gate_state state;
 	int carrier;
 
 	*err = 0;
 	if (!lookup(fd, &found) || found.rec.kind != RECORD_GATE) {
-		slot_not_gate(fd);
-		goto out;
+		slot_not_gate(fd, found.cookie);
+		return GATE_NONE;
 	}
-	state = peek_result(
-		fd, wish == GATE_WAIT ? 0 : MSG_DONTWAIT, &res, &carrier, err);
+	if (wait)
+		limit_wait(fd, &found.rec, wish);
+	state = peek_result(fd, wait ? 0 : MSG_DONTWAIT, &res, &carrier, err);
 	if (state == GATE_OPEN)
-		state = take_carrier(fd, &found, &res, &carrier, err);
-	else if (state == GATE_FAILED && wish != GATE_LOOK)
+		return take_carrier(fd, &found, &res, &carrier, err);
+	if (state == GATE_FAILED && socket_cookie(fd) != found.cookie)
+		return overtaken(err);
+	if (state == GATE_FAILED && wish != GATE_LOOK && *err != EMFILE)
 		replace_with_tcp(fd, &found);
-	else if (state == GATE_NONE)
-		slot_not_gate(fd);
-out:
+	return state;
+}
+
+enum gate_state gate_settle(int fd, enum gate_wish wish, int *err)
+{
+	enum gate_state state;
+	int saved = errno;
+
+	do
+		state = settle_once(fd, wish, err);
+	while (state == GATE_PENDING && *err == 0);
 	errno = saved;
 	return state;
 }
 
-int gate_before_io(int fd, int flags)
+int gate_before_io(int fd, int flags, enum gate_wish wait)
 {
-	bool wait = !(flags & MSG_DONTWAIT) &&
-		    !(real()->fcntl(fd, F_GETFL) & O_NONBLOCK);
+	bool now =
+		flags & MSG_DONTWAIT || real()->fcntl(fd, F_GETFL) & O_NONBLOCK;
 	int err;
 
-	switch (gate_settle(fd, wait ? GATE_WAIT : GATE_TAKE, &err)) {
+	switch (gate_settle(fd, now ? GATE_TAKE : wait, &err)) {
 	case GATE_NONE:
 	case GATE_OPEN: return 0;
 	case GATE_PENDING:

@@ -24,10 +24,11 @@
  * signal does what it does to TCP: with SA_RESTART the kernel goes on waiting,
  * without it the call returns EINTR and the attempt continues in the
  * background, with the gate behind the fd, as after EINPROGRESS. SO_SNDTIMEO
- * likewise (EINPROGRESS). This is why even blocking attempts go through the
- * vendor: with the handshake in this process nobody could carry on with it
- * after EINTR. Where no vendor answers, a blocking connect() does the
- * handshake itself (direct.h), without those niceties.
+ * likewise (EINPROGRESS). Later calls that find the gate undecided wait for it
+ *in the same way, each with its own time limit. This is why even blocking
+ *attempts go through the vendor: with the handshake in this process nobody
+ *could carry on with it after EINTR. Where no vendor answers, a blocking
+ *connect() does the handshake itself (direct.h), without those niceties.
  *
  *	socket behind the fd	what it was		leaves by
  *	kernel TCP		never converted		connect()
@@ -50,9 +51,10 @@ enum gate_state {
 
 /* What gate_settle() shall do with a gate that is not decided, or failed. */
 enum gate_wish {
-	GATE_LOOK, /* do not wait, and leave an error for later */
-	GATE_TAKE, /* do not wait, take the error */
-	GATE_WAIT, /* wait until it is decided, take the error */
+	GATE_LOOK,      /* do not wait, and leave an error for later */
+	GATE_TAKE,      /* do not wait, take the error */
+	GATE_WAIT_RECV, /* wait, up to SO_RCVTIMEO, and take the error */
+	GATE_WAIT_SEND, /* the same with SO_SNDTIMEO */
 };
 
 /**
@@ -72,6 +74,9 @@ int gate_connect(int fd, int family, const struct ip_port *dst);
  * @err:  set for GATE_FAILED to the errno of the attempt, for GATE_PENDING to
  *        EAGAIN or EINTR
  *
+ * A vendor that dies is ECONNRESET, one that talks nonsense EPROTO. EMFILE is
+ * a failure that may be over the next time, and the gate stays.
+ *
  * errno is left alone.
  */
 enum gate_state gate_settle(int fd, enum gate_wish wish, int *err);
@@ -80,10 +85,11 @@ enum gate_state gate_settle(int fd, enum gate_wish wish, int *err);
  * gate_before_io() - settle before a call that moves data
  * @fd:    an fd for which slot_may_be_gate() holds
  * @flags: of send(2) and recv(2); MSG_DONTWAIT is heeded, and O_NONBLOCK
+ * @wait:  GATE_WAIT_RECV or GATE_WAIT_SEND, where neither is set
  *
  * Return: 0 to go on with the real call, or -1 and the errno that TCP gives:
  * EAGAIN while connecting, EINTR, or the error of the attempt.
  */
-int gate_before_io(int fd, int flags);
+int gate_before_io(int fd, int flags, enum gate_wish wait);
 
 #endif

@@ -56,35 +56,43 @@ int socket_int(int fd, int name)
 
 static void copy_flags(int from, int to)
 {
-	int wanted = real()->fcntl(from, F_GETFL) & STATUS_FLAGS;
+	int theirs = real()->fcntl(from, F_GETFL);
 	int flags = real()->fcntl(to, F_GETFL);
+	int wanted = theirs & STATUS_FLAGS;
 
-	if (wanted & O_ASYNC)
+	if (theirs == -1)
+		return; /* closed meanwhile, as will be noticed */
+	if (wanted & O_ASYNC) {
 		real()->fcntl(to, F_SETOWN, real()->fcntl(from, F_GETOWN));
+		real()->fcntl(to, F_SETSIG, real()->fcntl(from, F_GETSIG));
+	}
 	if ((flags & STATUS_FLAGS) != wanted)
 		real()->fcntl(to, F_SETFL, (flags & ~STATUS_FLAGS) | wanted);
 }
 
-/* Adding once more tells whether the kernel has a registration, and unlike
- * EPOLL_CTL_MOD it does not re-arm it and takes EPOLLEXCLUSIVE. */
-static void verify_epolls(int fd)
+/*
+ * A registration belongs to the socket and its fd number. Where a duplicate or
+ * a child process keeps the old socket open, the kernel would keep the
+ * registration too, report that socket's state for ever, and let nobody take
+ * it out, because the number leads elsewhere by then. So they are taken out
+ * first. This tells as well which of the notes are true: adding would tell, but
+ * wake somebody with what is noted of a socket long gone.
+ */
+static void lift_epolls(int fd)
 {
 	struct epoll_event event;
 	int epfd;
 
 	for (int i = 0; i < SLOT_EPOLLS; i++) {
-		if (!slot_epoll_at(fd, i, &epfd, &event))
-			continue;
-		if (real()->epoll_ctl(epfd, EPOLL_CTL_ADD, fd, &event) == 0)
-			real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &event);
-		else if (errno == EEXIST)
-			continue;
-		slot_epoll_forget(fd, i);
+		if (slot_epoll_at(fd, i, &epfd, &event) &&
+			real()->epoll_ctl(epfd, EPOLL_CTL_DEL, fd, &event) ==
+				-1)
+			slot_epoll_forget(fd, i);
 	}
 }
 
-/* A registration belongs to the socket, so a new one has none. EPOLLONESHOT
- * ones are armed again: at worst an event comes twice, none is lost. */
+/* EPOLLONESHOT ones are armed again: at worst an event comes twice, none is
+ * lost. */
 static void repeat_epolls(int fd)
 {
 	struct epoll_event event;
@@ -107,6 +115,51 @@ static int dup_onto(int from, int to, int flags)
 	return rc == -1 ? -1 : 0;
 }
 
+/* tag.h says when. */
+static bool must_tag(uint8_t kind, bool cloexec)
+{
+	return kind == RECORD_BOUND || kind == RECORD_LISTENER ||
+	       (kind == RECORD_CARRIER && !cloexec);
+}
+
+/* An fd that nothing is known of would be an application's socket to the
+ * vendor, or one with the wrong names. Return: whether somebody will know. */
+static bool remember(int fd, uint64_t before, int with, struct record *rec)
+{
+	if (slot_succeed(fd, before, socket_cookie(with), rec) ||
+		rec->kind == RECORD_NONE)
+		return true;
+	/* No slot has a gate hint for it, but beyond the slots none is
+	 * needed. */
+	if (rec->kind == RECORD_GATE && fd < (int)SLOT_FDS)
+		return false;
+	if (!rec->tagged)
+		rec->tagged = tag_attach(with, rec) == 0;
+	return rec->tagged;
+}
+
+/* dup3() with what goes along; nothing has changed if it fails. */
+static int move_in(
+	int fd, uint64_t before, int with, struct record *rec, int flags)
+{
+	struct record old;
+	bool known = slot_load(fd, before, &old);
+	int rc, err;
+
+	if (!remember(fd, before, with, rec))
+		return fail(ENOMEM);
+	lift_epolls(fd);
+	rc = dup_onto(with, fd, flags);
+	err = errno;
+	if (rc == -1)
+		slot_forget(fd);
+	if (rc == -1 && known)
+		slot_store(fd, before, &old);
+	repeat_epolls(fd);
+	errno = err;
+	return rc;
+}
+
 int replace(int fd, uint64_t before, int *with, struct record *rec)
 {
 	int fd_flags = real()->fcntl(fd, F_GETFD);
@@ -115,20 +168,12 @@ int replace(int fd, uint64_t before, int *with, struct record *rec)
 
 	copy_flags(fd, *with);
 	option_replay(*with, rec);
-	verify_epolls(fd);
-	if (rec->kind == RECORD_CARRIER && !cloexec)
-		rec->tagged = tag_attach(*with, rec) == 0;
-	if (socket_cookie(fd) != before) {
-		errno = EBADF;
-		goto out;
-	}
-	slot_store(fd, socket_cookie(*with), rec);
-	rc = dup_onto(*with, fd, cloexec ? O_CLOEXEC : 0);
-	if (rc == 0)
-		repeat_epolls(fd);
+	rec->tagged =
+		must_tag(rec->kind, cloexec) && tag_attach(*with, rec) == 0;
+	if (socket_cookie(fd) == before)
+		rc = move_in(fd, before, *with, rec, cloexec ? O_CLOEXEC : 0);
 	else
-		slot_not_gate(fd);
-out:
+		errno = EBADF;
 	closefd(with);
 	return rc;
 }
@@ -142,7 +187,6 @@ int replace_with_tcp(int fd, struct found *found)
 		return -1;
 	found->rec.kind = RECORD_NONE;
 	found->rec.async = 0;
-	found->rec.tagged = 0;
 	found->cookie = socket_cookie(tcp);
 	return replace(fd, before, &tcp, &found->rec);
 }

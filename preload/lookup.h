@@ -51,7 +51,8 @@ int socket_int(int fd, int name);
  *
  * File status flags, FD_CLOEXEC, options and epoll registrations go with it.
  *
- * Return: 0, or -1 and EBADF, or another errno of dup3(2).
+ * Return: 0, or -1 and EBADF, ENOMEM, or another errno of dup3(2), and the fd
+ * is as it was.
  */
 int replace(int fd, uint64_t before, int *with, struct record *rec);
 

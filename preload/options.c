@@ -6,12 +6,14 @@
  */
 
 #include "preload/config.h"
+#include "preload/descriptors.h"
 #include "preload/gate.h"
 #include "preload/option.h"
 #include "preload/real.h"
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -35,98 +37,117 @@ static int give_no_cred(void *out, socklen_t *len)
 	return 0;
 }
 
-/* Levels that unix and vsock sockets refuse altogether. */
-static bool is_inet_level(int level)
-{
-	return level == IPPROTO_TCP || level == IPPROTO_IP ||
-	       level == IPPROTO_IPV6;
-}
-
+/* An option of TCP's, or of nobody's, that the socket behind the fd has not:
+ * unix and vsock sockets refuse whole levels. */
 static bool refused_level(int rc, int level)
 {
-	return rc == -1 && is_inet_level(level) &&
+	return rc == -1 && level != SOL_SOCKET &&
 	       (errno == EOPNOTSUPP || errno == ENOPROTOOPT);
 }
 
 /* SOL_SOCKET options that tell what kind of socket this is, or that only a
- * TCP socket takes (SO_REUSEPORT since 6.12), or that the gate uses itself. */
-static bool tells_kind(int level, int name)
+ * TCP socket takes (SO_REUSEPORT since 6.12). They are looked at on every fd,
+ * all others only where the slot is in use. */
+static bool tells_kind(int name)
 {
-	if (level != SOL_SOCKET)
-		return false;
 	switch (name) {
 	case SO_DOMAIN:
 	case SO_PROTOCOL:
 	case SO_TYPE:
 	case SO_PEERCRED:
-	case SO_REUSEPORT:
-	case SO_SNDBUF: return true;
+	case SO_ACCEPTCONN:
+	case SO_REUSEPORT: return true;
 	default: return false;
 	}
 }
 
-static int answer_kind(
-	const struct found *found, int name, void *value, socklen_t *len)
+/* May the socket behind the fd give another answer than TCP would? */
+static bool may_differ(int fd, int level, int name)
+{
+	if (level != SOL_SOCKET)
+		return false;
+	if (tells_kind(name))
+		return true;
+	return slot_known(fd) &&
+	       (name == SO_ERROR || option_is_kept(level, name, 1));
+}
+
+/* What the vendor needs the socket for, it does not lend to the application. */
+static bool only_noted(const struct found *found, int name)
+{
+	return name == SO_REUSEPORT || found->rec.kind == RECORD_GATE ||
+	       found->rec.kind == RECORD_BOUND;
+}
+
+/* SO_ERROR of a gate is the errno of the attempt, once; of a control, whose
+ * end is not the application's, there is none. */
+static int answer_error(
+	int fd, const struct found *found, int *value, socklen_t *len)
+{
+	int err = 0;
+
+	switch (found->rec.kind) {
+	case RECORD_GATE:
+		switch (gate_settle(fd, GATE_TAKE, &err)) {
+		case GATE_PENDING: return give_int(0, value, len);
+		case GATE_FAILED: return give_int(err, value, len);
+		case GATE_NONE:
+		case GATE_OPEN: break;
+		}
+		return real()->getsockopt(fd, SOL_SOCKET, SO_ERROR, value, len);
+	case RECORD_BOUND:
+	case RECORD_LISTENER: return give_int(0, value, len);
+	default: return 0; /* as the carrier said */
+	}
+}
+
+/* The real call has answered, so there is room for @len bytes at @value. */
+static int answer(int fd, const struct found *found, int name, void *value,
+	socklen_t *len)
 {
 	switch (name) {
 	case SO_DOMAIN: return give_int(found->rec.family, value, len);
 	case SO_PROTOCOL: return give_int(IPPROTO_TCP, value, len);
 	case SO_TYPE: return give_int(SOCK_STREAM, value, len);
 	case SO_PEERCRED: return give_no_cred(value, len);
-	default: return option_oracle_get(found, SOL_SOCKET, name, value, len);
+	case SO_ERROR: return answer_error(fd, found, value, len);
+	case SO_ACCEPTCONN:
+		return give_int(
+			found->rec.kind == RECORD_LISTENER && !found->rec.shut,
+			value, len);
+	case SO_BINDTODEVICE: return 0; /* its length is not known any more */
+	default:
+		return only_noted(found, name)
+			       ? option_oracle_get(
+					 found, SOL_SOCKET, name, value, len)
+			       : 0;
 	}
 }
 
-/* SO_ERROR of a gate is the errno of the attempt, once. */
-static bool gate_error(int fd, void *value, socklen_t *len)
+/* A TCP carrier has options of these levels itself, but those that the vendor
+ * and the library gave it. Its TCP_INFO is as true as any. */
+static bool speaks_for_carrier(int fd, int level, int name)
 {
-	int err;
-
-	switch (gate_settle(fd, GATE_TAKE, &err)) {
-	case GATE_PENDING: err = 0; break;
-	case GATE_FAILED: break;
-	case GATE_NONE:
-	case GATE_OPEN: return false;
-	}
-	give_int(err, value, len);
-	return true;
+	return config()->endpoint.kind == ENDPOINT_TCP && level != SOL_SOCKET &&
+	       !(level == IPPROTO_TCP && name == TCP_INFO) && slot_known(fd);
 }
 
 EXPORT int getsockopt(int fd, int level, int name, void *restrict value,
 	socklen_t *restrict len)
 {
-	socklen_t room = len ? *len : 0;
 	struct found found;
 	int saved = errno;
-	int rc;
+	int rc = real()->getsockopt(fd, level, name, value, len);
 
-	if (level == SOL_SOCKET && name == SO_ERROR && slot_may_be_gate(fd) &&
-		value && len && gate_error(fd, value, len))
-		return 0;
-	rc = real()->getsockopt(fd, level, name, value, len);
-	if (!value || !len ||
-		!(refused_level(rc, level) ||
-			(rc == 0 && tells_kind(level, name))) ||
-		!lookup(fd, &found))
+	if (rc == 0 && may_differ(fd, level, name) && lookup(fd, &found))
+		return answer(fd, &found, name, value, len);
+	if (rc == 0 && speaks_for_carrier(fd, level, name) &&
+		lookup(fd, &found))
+		return option_oracle_get(&found, level, name, value, len);
+	if (!refused_level(rc, level) || !lookup(fd, &found))
 		return rc;
-	if (name == SO_SNDBUF && level == SOL_SOCKET &&
-		found.rec.kind != RECORD_GATE)
-		return rc; /* the carrier's own is the true one */
-	*len = room;
 	errno = saved;
-	if (level == SOL_SOCKET)
-		return answer_kind(&found, name, value, len);
 	return option_oracle_get(&found, level, name, value, len);
-}
-
-/* Options that must not reach the socket behind the fd. */
-static bool only_noted(const struct found *found, int level, int name)
-{
-	if (level != SOL_SOCKET)
-		return false;
-	return name == SO_REUSEPORT ||
-	       (found->rec.kind == RECORD_GATE &&
-		       (name == SO_SNDBUF || name == SO_RCVBUF));
 }
 
 EXPORT int setsockopt(
@@ -136,8 +157,9 @@ EXPORT int setsockopt(
 	int saved = errno;
 	int rc;
 
-	if (tells_kind(level, name) && lookup(fd, &found) &&
-		only_noted(&found, level, name))
+	if (level == SOL_SOCKET && option_is_kept(level, name, len) &&
+		(tells_kind(name) || slot_known(fd)) && lookup(fd, &found) &&
+		only_noted(&found, name))
 		return option_oracle_set(fd, &found, level, name, value, len);
 	rc = real()->setsockopt(fd, level, name, value, len);
 	if (rc == 0 && value)
@@ -148,20 +170,32 @@ EXPORT int setsockopt(
 	return option_oracle_set(fd, &found, level, name, value, len);
 }
 
+/* Return: whether the request was answered. */
+static bool ioctl_on_ours(int fd, unsigned long request, void *arg)
+{
+	int err;
+
+	/* The result waiting in a gate is not the application's data. */
+	if (request == FIONREAD && slot_may_be_gate(fd) &&
+		gate_settle(fd, GATE_LOOK, &err) > GATE_NONE && err != 0 &&
+		real()->ioctl(fd, request, arg) == 0) {
+		*(int *)arg = 0;
+		return true;
+	}
+	if (request == FIONCLEX && slot_known(fd))
+		tag_for_leaving(fd);
+	return false;
+}
+
 EXPORT int ioctl(int fd, unsigned long request, ...)
 {
 	va_list ap;
 	void *arg;
-	int err;
 
 	va_start(ap, request);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	/* The result waiting in a gate is not the application's data. */
-	if (request == FIONREAD && slot_may_be_gate(fd) &&
-		gate_settle(fd, GATE_LOOK, &err) > GATE_NONE && err != 0) {
-		*(int *)arg = 0;
+	if (ioctl_on_ours(fd, request, arg))
 		return 0;
-	}
 	return real()->ioctl(fd, request, arg);
 }

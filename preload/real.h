@@ -14,6 +14,7 @@
 #include <sys/types.h>
 #include <sys/uio.h>
 
+#include <errno.h>
 #include <fcntl.h>
 #include <unistd.h>
 
@@ -45,6 +46,21 @@ const struct real *real(void);
 static inline int real_socket(int domain, int type)
 {
 	return socket(domain, type | SOCK_CLOEXEC, 0); /* not hooked */
+}
+
+/** fail() - set errno. Return: -1 */
+static inline int fail(int err)
+{
+	errno = err;
+	return -1;
+}
+
+/** done() - leave errno alone on success. @saved: errno before. Return: @rc */
+static inline int done(int rc, int saved)
+{
+	if (rc != -1)
+		errno = saved;
+	return rc;
 }
 
 /* Marks the functions that the library exports. Nothing else is visible. */

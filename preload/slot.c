@@ -3,6 +3,7 @@
 #include "preload/real.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,12 +22,27 @@ struct epoll_note {
 	_Atomic uint64_t data;
 };
 
+/**
+ * struct slot - what is remembered for one fd number
+ * @version: odd while @cookie, @other and @words are written
+ * @cookie:  of the socket that @words speaks of, 0: of none
+ * @other:   of the one before or after it, whose kind is @words' record.was
+ * @words:   a struct record
+ * @gate:    the hint
+ */
 struct slot {
+	_Atomic uint32_t version;
 	_Atomic uint64_t cookie;
+	_Atomic uint64_t other;
 	_Atomic uint32_t words[RECORD_WORDS];
 	atomic_bool gate;
 	struct epoll_note epolls[SLOT_EPOLLS];
 };
+
+/* How often a reader or writer looks again while another one writes, which is
+ * the matter of a tenth of a microsecond if it is not interrupted. */
+#define SPINS    50
+#define PATIENCE 100
 
 static _Atomic(struct slot *) pages[SLOT_FDS / SLOTS_PER_PAGE];
 
@@ -77,58 +93,220 @@ uint64_t socket_cookie(int fd)
 	return cookie;
 }
 
+/* Acquire and release on each word keep them between the two looks at the
+ * version, and cost nothing on x86. */
+static void read_record(struct slot *slot, struct record *out)
+{
+	uint32_t words[RECORD_WORDS];
+
+	for (size_t i = 0; i < RECORD_WORDS; i++)
+		words[i] = atomic_load_explicit(
+			&slot->words[i], memory_order_acquire);
+	memcpy(out, words, sizeof(*out));
+}
+
+static void write_record(struct slot *slot, const struct record *rec)
+{
+	uint32_t words[RECORD_WORDS];
+
+	memcpy(words, rec, sizeof(words));
+	for (size_t i = 0; i < RECORD_WORDS; i++)
+		atomic_store_explicit(
+			&slot->words[i], words[i], memory_order_release);
+}
+
+/* Wait a little, longer from the SPINSth time on. sched_yield() is fit for
+ * signal handlers. */
+static void relax(int times)
+{
+	if (times >= SPINS)
+		sched_yield();
+}
+
+/* Return: an odd version, this writer's own. */
+static uint32_t write_begin(struct slot *slot)
+{
+	for (int i = 0;; i++) {
+		uint32_t version = atomic_load(&slot->version);
+		uint32_t mine = version | 1;
+
+		if (version & 1) {
+			if (i < PATIENCE) {
+				relax(i);
+				continue;
+			}
+			mine += 2;
+		}
+		if (atomic_compare_exchange_weak(
+			    &slot->version, &version, mine))
+			return mine;
+	}
+}
+
+/* Return: whether nobody overruled this writer meanwhile; if somebody did,
+ * what is written now may be a mixture. */
+static bool write_end(struct slot *slot, uint32_t mine)
+{
+	return atomic_compare_exchange_strong(&slot->version, &mine, mine + 1);
+}
+
+/* In a whole slot: is it about this socket, and what kind is that one? */
+static bool is_about(struct slot *slot, uint64_t cookie, struct record *rec)
+{
+	if (atomic_load(&slot->cookie) == cookie)
+		return true;
+	if (atomic_load(&slot->other) != cookie)
+		return false;
+	rec->kind = rec->was;
+	return true;
+}
+
 bool slot_load(int fd, uint64_t cookie, struct record *out)
 {
 	struct slot *slot = slot_find(fd);
-	uint32_t words[RECORD_WORDS];
 
-	if (!slot || cookie == 0 || atomic_load(&slot->cookie) != cookie)
+	if (!slot || cookie == 0)
 		return false;
-	for (size_t i = 0; i < RECORD_WORDS; i++)
-		words[i] = atomic_load_explicit(
-			&slot->words[i], memory_order_relaxed);
-	atomic_thread_fence(memory_order_acquire);
-	memcpy(out, words, sizeof(*out));
-	return atomic_load(&slot->cookie) == cookie;
+	for (int i = 0; i < PATIENCE; i++) {
+		uint32_t version = atomic_load(&slot->version);
+		struct record rec;
+		bool about;
+
+		relax(i);
+		if (version & 1)
+			continue;
+		read_record(slot, &rec);
+		about = is_about(slot, cookie, &rec);
+		if (atomic_load(&slot->version) != version)
+			continue;
+		if (about)
+			*out = rec;
+		return about;
+	}
+	return false;
 }
 
-void slot_store(int fd, uint64_t cookie, const struct record *rec)
+static bool is_gate(uint64_t cookie, uint8_t kind)
+{
+	return cookie != 0 && kind == RECORD_GATE;
+}
+
+/* Write all of a slot, between write_begin() and write_end(). */
+static void put(struct slot *slot, uint64_t cookie, uint64_t other,
+	const struct record *rec)
+{
+	atomic_store(&slot->cookie, cookie);
+	atomic_store(&slot->other, other);
+	write_record(slot, rec);
+	atomic_store(&slot->gate,
+		is_gate(cookie, rec->kind) || is_gate(other, rec->was));
+}
+
+/* The other socket that a slot shall go on speaking of besides @cookie, and
+ * its kind in rec->was. */
+static uint64_t keep_other(
+	struct slot *slot, uint64_t cookie, uint64_t before, struct record *rec)
+{
+	uint64_t first = atomic_load(&slot->cookie);
+	uint64_t second = atomic_load(&slot->other);
+	struct record now;
+
+	read_record(slot, &now);
+	rec->was = RECORD_NONE;
+	if (before == 0 && first == cookie)
+		before = second;
+	else if (before == 0 && second == cookie)
+		before = first;
+	if (before == first)
+		rec->was = now.kind;
+	else if (before == second)
+		rec->was = now.was;
+	return before;
+}
+
+static bool store(
+	int fd, uint64_t before, uint64_t cookie, const struct record *rec)
 {
 	struct slot *slot = slot_need(fd);
-	uint32_t words[RECORD_WORDS];
+	struct record copy = *rec;
+	uint32_t mine;
+
+	if (!slot)
+		return false;
+	do {
+		mine = write_begin(slot);
+		put(slot, cookie, keep_other(slot, cookie, before, &copy),
+			&copy);
+	} while (!write_end(slot, mine));
+	return true;
+}
+
+bool slot_store(int fd, uint64_t cookie, const struct record *rec)
+{
+	return store(fd, 0, cookie, rec);
+}
+
+bool slot_succeed(
+	int fd, uint64_t before, uint64_t cookie, const struct record *rec)
+{
+	return store(fd, before, cookie, rec);
+}
+
+void slot_forget(int fd)
+{
+	static const struct record nothing;
+	struct slot *slot = slot_find(fd);
+	uint32_t mine;
 
 	if (!slot)
 		return;
-	memcpy(words, rec, sizeof(words));
-	atomic_store(&slot->cookie, 0);
-	atomic_thread_fence(memory_order_release);
-	for (size_t i = 0; i < RECORD_WORDS; i++)
-		atomic_store_explicit(
-			&slot->words[i], words[i], memory_order_relaxed);
-	atomic_store(&slot->gate, rec->kind == RECORD_GATE);
-	atomic_store(&slot->cookie, cookie);
+	do {
+		mine = write_begin(slot);
+		put(slot, 0, 0, &nothing);
+	} while (!write_end(slot, mine));
+}
+
+/* Beyond the table, who knows? */
+static bool is_beyond(int fd)
+{
+	return fd >= (int)SLOT_FDS;
 }
 
 bool slot_known(int fd)
 {
 	struct slot *slot = slot_find(fd);
 
-	return slot && atomic_load(&slot->cookie) != 0;
+	return slot ? atomic_load(&slot->cookie) != 0 : is_beyond(fd);
 }
 
 bool slot_may_be_gate(int fd)
 {
 	struct slot *slot = slot_find(fd);
 
-	return slot && atomic_load_explicit(&slot->gate, memory_order_relaxed);
+	return slot ? atomic_load_explicit(&slot->gate, memory_order_relaxed)
+		    : is_beyond(fd);
 }
 
-void slot_not_gate(int fd)
+void slot_not_gate(int fd, uint64_t cookie)
 {
 	struct slot *slot = slot_find(fd);
+	struct record rec;
+	uint32_t mine;
 
-	if (slot)
-		atomic_store(&slot->gate, false);
+	if (!slot || !slot_may_be_gate(fd))
+		return;
+	do {
+		mine = write_begin(slot);
+		read_record(slot, &rec);
+		if (atomic_load(&slot->cookie) == cookie)
+			put(slot, cookie,
+				rec.kind == RECORD_GATE
+					? atomic_load(&slot->other)
+					: 0,
+				&rec);
+		else if (cookie == 0 || atomic_load(&slot->other) != cookie)
+			put(slot, 0, 0, &rec);
+	} while (!write_end(slot, mine));
 }
 
 /* The note of @epfd, else a free one, else the first: an fd in more epoll

@@ -14,25 +14,36 @@
  *
  * - The record names its socket by SO_COOKIE, which is unique for each kernel
  *   socket and the same through dup() and fork(). A reader compares it with
- *   the cookie of the fd in hand. It is also the lock: a writer sets it to 0,
- *   writes, and sets the new one; a reader that finds the same cookie before
- *   and after its copy has a whole copy. Cookies never come back, so there is
- *   no ABA, and nobody ever waits: hooks are called from signal handlers.
+ *   the cookie of the fd in hand.
+ *
+ * - When one socket takes another's place behind an fd, a slot speaks of both,
+ *   each with its kind and the rest in common. No moment is right for changing
+ *   from one to the other: another thread may be anywhere between looking at
+ *   the slot and calling the kernel, and a vfork() child that changes its fd
+ *   leaves ours as it was.
+ *
+ * - A version makes the copy whole: odd while somebody writes, another number
+ *   when he is done. Writers keep each other out with it, but only so long: one
+ *   that does not end is under this very signal handler, or was in another
+ *   thread when this process was forked off. It is then overruled, and if it
+ *   ends after all it notices, and writes once more. So nobody waits for ever:
+ *   hooks are called from signal handlers, and fork() asks nobody.
  *
  * - The gate hint says that the socket behind the fd may be a gate (gate.h).
- *   It is all that the data-path hooks look at, one load, no system call.
+ *   It is all that the data-path hooks look at, one load, no system call. It
+ *   stays on until somebody has seen with his own eyes what is behind the fd.
  *
- * - Epoll registrations are notes of (epfd, events, data) by fd number. Before
- *   one is repeated on another socket, EPOLL_CTL_MOD on the present one proves
- *   that the kernel has it.
+ * - Epoll registrations are notes of (epfd, events, data) by fd number. They
+ *   are as old as they are; the kernel is asked before one is repeated on
+ *   another socket (lookup.c).
  *
  * Slots live in pages of SLOTS_PER_PAGE that are mapped when first written and
  * never unmapped: no heap, 4 KiB touched at a time, nothing at all for fds that
- * never were TCP sockets. fds from SLOT_FDS on (a million) have no slot; they
- * live by their tag (tag.h).
+ * never were TCP sockets or in an epoll set. fds from SLOT_FDS on (a million)
+ * have no slot; they live by their tag (tag.h).
  */
 
-#include "common/sockaddr.h"
+#include "common/vendor_msg.h"
 
 #include <stdint.h>
 #include <sys/epoll.h>
@@ -47,6 +58,8 @@ enum record_kind {
 	RECORD_NONE = 0, /* a TCP socket of the kernel: only options count */
 	RECORD_GATE,     /* connecting: the fd is a socket to the vendor */
 	RECORD_CARRIER,  /* connected: the fd is a stream to the host proxy */
+	RECORD_BOUND,    /* bound: the fd is a control (vendor_msg.h) */
+	RECORD_LISTENER, /* listening: likewise, and accept() reads from it */
 };
 
 /**
@@ -65,10 +78,17 @@ struct option_value {
 /**
  * struct record - what is known of one socket
  * @kind:     enum record_kind
+ * @was:      slot.c's: the kind of the socket before or after this one
  * @family:   what the application made: AF_INET or AF_INET6
  * @async:    a connect() that returned before it was done: the first one
  *            after it returns 0, the next EISCONN (inet_stream_connect)
  * @tagged:   the socket carries the addresses itself (tag.h)
+ * @deferred: bind() asked for any port, which is reserved when somebody wants
+ *            to know it or listens (listen.c)
+ * @shut:     LISTENER: the application has called shutdown()
+ * @bind_flags: BOUND, LISTENER: enum vendor_bind_flag
+ * @backlog:  LISTENER: as listen() was called
+ * @key:      BOUND, LISTENER: the listener's name with the vendor
  * @remote, @local: as getpeername() and getsockname() shall tell
  * @options:  set by the application, in no order
  */
@@ -77,6 +97,12 @@ struct record {
 	uint8_t family;
 	uint8_t async;
 	uint8_t tagged;
+	uint8_t deferred;
+	uint8_t shut;
+	uint8_t bind_flags;
+	uint8_t was;
+	int32_t backlog;
+	uint8_t key[VENDOR_KEY_LEN];
 	struct ip_port remote;
 	struct ip_port local;
 	struct option_value options[RECORD_OPTIONS];
@@ -97,21 +123,43 @@ bool slot_load(int fd, uint64_t cookie, struct record *out);
 
 /**
  * slot_store() - remember a record
- * @fd:     the fd; out of range is ignored
+ * @fd:     the fd
  * @cookie: of the socket that the record is about, not 0
- * @rec:    copied; the gate hint follows its kind
+ * @rec:    copied
+ *
+ * Return: whether it is remembered: false where the fd is out of range or no
+ * memory is to be had.
  */
-void slot_store(int fd, uint64_t cookie, const struct record *rec);
+bool slot_store(int fd, uint64_t cookie, const struct record *rec);
 
-/** slot_known() - is there a record for this fd number at all, of whichever
- * socket? One load; false spares the caller every system call */
+/**
+ * slot_succeed() - a socket is about to take another one's place
+ * @before: cookie of the one that is there; still known afterwards
+ * @cookie, @rec: of the one to come
+ *
+ * Return: as slot_store().
+ */
+bool slot_succeed(
+	int fd, uint64_t before, uint64_t cookie, const struct record *rec);
+
+/** slot_forget() - there is nothing to know of this fd */
+void slot_forget(int fd);
+
+/** slot_known() - may there be a record for this fd number at all, of
+ * whichever socket? One load; false spares the caller every system call. Always
+ * true beyond the table */
 bool slot_known(int fd);
 
-/** slot_may_be_gate() - the hint; false is certain within this process */
+/** slot_may_be_gate() - the hint; false is certain within this process. Always
+ * true beyond the table, where a gate is known by its tag */
 bool slot_may_be_gate(int fd);
 
-/** slot_not_gate() - the hint was out of date */
-void slot_not_gate(int fd);
+/**
+ * slot_not_gate() - the hint was out of date
+ * @cookie: of the socket that was found behind the fd; nothing changes if it
+ *          is a gate after all, or is about to be succeeded by one
+ */
+void slot_not_gate(int fd, uint64_t cookie);
 
 /**
  * slot_epoll_note() - a registration succeeded

@@ -14,6 +14,12 @@ HOOK(shutdown)
 HOOK(getpeername)
 HOOK(getsockname)
 
+/* serving: listen.c, accept.c */
+HOOK(bind)
+HOOK(listen)
+HOOK(accept)
+HOOK(accept4)
+
 /* options: options.c */
 HOOK(getsockopt)
 HOOK(setsockopt)

@@ -20,13 +20,14 @@
  * A filter costs the kernel some 8 KiB and 20 us, so a socket is tagged only
  * when it can leave: at conversion if it is not close-on-exec, when a duplicate
  * without close-on-exec is made, when FD_CLOEXEC is cleared, and when it is
- * passed in a message.
+ * passed in a message. Controls of listeners always are: there are few, and
+ * preforking servers, re-executing ones and socket activation hand them on.
  */
 
 #include "preload/slot.h"
 
 /**
- * tag_attach() - write the addresses of @rec onto a socket
+ * tag_attach() - write what others must know of @rec onto a socket
  *
  * Return: 0, or -1 where the kernel would not (no memory, a seccomp filter);
  * errno is kept, the caller goes on without.
@@ -35,7 +36,7 @@ int tag_attach(int fd, const struct record *rec);
 
 /**
  * tag_read() - find the addresses on a socket
- * @out: on success a record of kind RECORD_CARRIER without options
+ * @out: on success a CARRIER, BOUND or LISTENER record without options
  *
  * Return: whether there was a tag. errno is kept.
  */

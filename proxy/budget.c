@@ -48,6 +48,11 @@ bool fd_budget_take(struct fd_budget *budget, long n)
 	return false;
 }
 
+void fd_budget_charge(struct fd_budget *budget, long n)
+{
+	atomic_fetch_add(&budget->used, n);
+}
+
 void fd_budget_give(struct fd_budget *budget, long n)
 {
 	long before = atomic_fetch_sub(&budget->used, n);

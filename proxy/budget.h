@@ -51,6 +51,13 @@ void fd_budget_init(struct fd_budget *budget, long limit, long reserved);
 /** fd_budget_take() - account for @n fds. Return: false if they are not left */
 bool fd_budget_take(struct fd_budget *budget, long n);
 
+/**
+ * fd_budget_charge() - account for @n fds that are open in any case
+ *
+ * May go beyond the limit; nothing is left then until as many are given back.
+ */
+void fd_budget_charge(struct fd_budget *budget, long n);
+
 /** fd_budget_give() - give back @n fds, which are closed */
 void fd_budget_give(struct fd_budget *budget, long n);
 

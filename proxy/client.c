@@ -23,6 +23,7 @@
  *	CONNECTING	connecting to the destination's addresses
  *	REPLYING	connected; the reply is on its way to the client. Once
  *			it is out the relay takes both fds
+ *	BINDING		the request is a BIND: on to the exports
  *	REFUSED		a reply that refuses is on its way; then our end of the
  *			stream, and whatever the client still sends is dropped
  *			until it closes too: closing with bytes unread would
@@ -43,6 +44,11 @@
  * client's story by refuse() or by connected(), at once or from its own
  * events, and to cancel() if the client goes away meanwhile. A further command
  * is a further row in commands[].
+ *
+ * BIND. Exported ports have a thread of their own choice: if that is another
+ * one, the connection goes there first, request and pending answers with it,
+ * and is a client again. It ends as one when an export takes it over; then it
+ * is silent, so bytes behind the request are a fault.
  *
  * A client that leaves while it waits. The socket stays readable while
  * RESOLVING and CONNECTING. An end of stream may be no more than a half-close
@@ -73,6 +79,7 @@ enum client_state {
 	CLIENT_RESOLVING,
 	CLIENT_CONNECTING,
 	CLIENT_REPLYING,
+	CLIENT_BINDING,
 	CLIENT_REFUSED,
 	CLIENT_GONE,
 };
@@ -83,6 +90,7 @@ static const char *const state_names[] = {
 	[CLIENT_RESOLVING] = "RESOLVING",
 	[CLIENT_CONNECTING] = "CONNECTING",
 	[CLIENT_REPLYING] = "REPLYING",
+	[CLIENT_BINDING] = "BINDING",
 	[CLIENT_REFUSED] = "REFUSED",
 	[CLIENT_GONE] = "GONE",
 };
@@ -92,6 +100,7 @@ _Static_assert(sizeof(state_names) / sizeof(state_names[0]) == CLIENT_GONE + 1,
 /**
  * struct client - see the theory above
  * @io, @mask: watches @fd for @mask
+ * @watch:     watches it in the states before it may go to another thread
  * @in, @in_pos, @in_len: received, taken by parsers, and in all
  * @out, @out_len: to be sent
  * @eof:      the client has ended its stream
@@ -112,6 +121,7 @@ struct client {
 	bool eof;
 	bool fin_sent;
 	ev_io io;
+	struct watch watch;
 	ev_timer deadline;
 	size_t in_pos;
 	size_t in_len;
@@ -146,13 +156,18 @@ static void set_deadline(struct client *c, double seconds)
 	ev_timer_again(c->env->loop, &c->deadline);
 }
 
+/* For the log; without the keys, which are secrets of those who hold ports. */
 static const char *dst_format(
 	const struct socks5_addr *dst, char *buf, size_t size)
 {
-	if (dst->addr.family == AF_UNSPEC)
-		snprintf(buf, size, "%s:%u", dst->name, dst->addr.port);
-	else
+	struct hold_name name;
+
+	if (dst->addr.family != AF_UNSPEC)
 		ip_port_format(&dst->addr, buf, size);
+	else if (hold_name_parse(&name, dst) == -1 || name.verb != HOLD_NONE)
+		snprintf(buf, size, "%.5s*:%u", dst->name, dst->addr.port);
+	else
+		snprintf(buf, size, "%s:%u", dst->name, dst->addr.port);
 	return buf;
 }
 
@@ -172,10 +187,18 @@ static void client_destroy(struct reap *reap)
 	free(c);
 }
 
+/* Wait for nothing, before the fd goes somewhere else. */
+static void unwatch(struct client *c)
+{
+	ev_io_stop(c->env->loop, &c->io);
+	c->mask = 0;
+	watch_for(&c->watch, 0);
+}
+
 /* Let go of everything but the fds. */
 static void detach(struct client *c)
 {
-	ev_io_stop(c->env->loop, &c->io);
+	unwatch(c);
 	ev_timer_stop(c->env->loop, &c->deadline);
 	list_del(&c->link);
 	assert(c->env->nr > 0);
@@ -267,7 +290,7 @@ static void hand_over(struct client *c)
 	};
 	struct relay *relay;
 
-	ev_io_stop(c->env->loop, &c->io);
+	unwatch(c);
 	relay = relay_new(c->env->relays, sock, c->id, &relay_ops, c->service);
 	if (!relay) {
 		client_fault(c, log_strerror(ENOMEM));
@@ -278,6 +301,73 @@ static void hand_over(struct client *c)
 	relay_feed(relay, 0, c->in + c->in_pos, c->in_len - c->in_pos);
 	relay_run(relay);
 	detach(c);
+}
+
+/* ---- BIND ---- */
+
+/* Another thread has the exports. */
+static void move_away(struct client *c, const struct client_move *move)
+{
+	struct client_env *env = c->env;
+
+	if (env->move(env->arg, move) == -1) {
+		client_end(c);
+		return;
+	}
+	c->fd = -1;
+	detach(c);
+	env->moved(env->arg);
+}
+
+/* Give the connection to an export, or see it refused. */
+static void bind_port(struct client *c, const struct client_move *move)
+{
+	enum socks5_reply reply;
+	const char *why;
+
+	reply = exports_request(
+		c->env->exports, &c->req.dst, &move->conn, &why);
+	if (reply == SOCKS5_SUCCEEDED) {
+		/* It is the export's now, which has limits of its own. */
+		c->fd = -1;
+		service_leave(c->service);
+		detach(c);
+	} else {
+		refuse(c, reply, why);
+	}
+}
+
+static void start_bind(struct client *c)
+{
+	if (c->env->exports || c->env->move)
+		set_state(c, CLIENT_BINDING);
+	else
+		refuse(c, SOCKS5_COMMAND_NOT_SUPPORTED, "BIND is not served");
+}
+
+static void cancel_bind(struct client *c)
+{
+}
+
+static void client_bind(struct client *c)
+{
+	struct client_move move = {
+		.conn = {c->fd, c->family, c->id, c->out_len},
+		.req = c->req,
+		.service = c->service,
+	};
+
+	if (c->in_pos < c->in_len) {
+		client_fault(c, "bytes behind a BIND request");
+		return;
+	}
+	assert(c->out_len <= sizeof(move.conn.out));
+	memcpy(move.conn.out, c->out, c->out_len);
+	unwatch(c);
+	if (c->env->exports)
+		bind_port(c, &move);
+	else
+		move_away(c, &move);
 }
 
 /* ---- from state to effects ---- */
@@ -297,22 +387,31 @@ static uint8_t wanted(const struct client *c)
 		break;
 	case CLIENT_REFUSED: mask |= EV_READ; break;
 	case CLIENT_REPLYING:
+	case CLIENT_BINDING:
 	case CLIENT_GONE: break;
 	}
 	return mask;
 }
 
-static void set_watcher(struct client *c)
+/* Return: 0, or -1 and errno. */
+static int set_watcher(struct client *c)
 {
 	uint8_t mask = wanted(c);
+	/* Until its command is known it may have to go to another thread. */
+	bool may_go = c->env->watches && c->state <= CLIENT_REQUEST;
 
+	if (watch_for(&c->watch, may_go ? mask : 0) == -1)
+		return -1;
+	if (may_go)
+		mask = 0;
 	if (c->mask == mask)
-		return;
+		return 0;
 	ev_io_stop(c->env->loop, &c->io);
 	ev_io_modify(&c->io, mask);
 	if (mask)
 		ev_io_start(c->env->loop, &c->io);
 	c->mask = mask;
+	return 0;
 }
 
 /* Send what is in @out. Return: false if the client is gone. */
@@ -333,6 +432,8 @@ static bool flush_out(struct client *c)
 /* Last call of each event: send, conclude, wait. */
 static void client_settle(struct client *c)
 {
+	if (c->state == CLIENT_BINDING)
+		client_bind(c);
 	if (c->state == CLIENT_GONE)
 		return;
 	if (!flush_out(c)) {
@@ -350,7 +451,8 @@ static void client_settle(struct client *c)
 			return;
 		}
 	}
-	set_watcher(c);
+	if (set_watcher(c) == -1)
+		client_fault(c, log_strerror(errno));
 }
 
 /* ---- CONNECT ---- */
@@ -500,6 +602,7 @@ static void cancel_connect(struct client *c)
 
 static const struct command commands[] = {
 	[SOCKS5_CONNECT] = {"CONNECT", start_connect, cancel_connect},
+	[SOCKS5_BIND] = {"BIND", start_bind, cancel_bind},
 };
 
 static const struct command *find_command(const struct client *c)
@@ -639,10 +742,8 @@ static void client_drain(struct client *c)
 		client_end(c);
 }
 
-static void on_io(struct ev_loop *loop, ev_io *w, int revents)
+static void on_ready(struct client *c, int revents)
 {
-	struct client *c = w->data;
-
 	assert(c->magic == CLIENT_MAGIC && c->state != CLIENT_GONE);
 	if (revents & EV_READ) {
 		if (c->state == CLIENT_REFUSED)
@@ -651,6 +752,16 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 			client_read(c);
 	}
 	client_settle(c);
+}
+
+static void on_io(struct ev_loop *loop, ev_io *w, int revents)
+{
+	on_ready(w->data, revents);
+}
+
+static void on_watch(struct watch *w, int revents)
+{
+	on_ready(list_of(w, struct client, watch), revents);
 }
 
 static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
@@ -671,6 +782,7 @@ static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
 	case CLIENT_GREETING:
 	case CLIENT_REQUEST: client_fault(c, "no whole request in time"); break;
 	case CLIENT_REPLYING:
+	case CLIENT_BINDING:
 	case CLIENT_REFUSED:
 	case CLIENT_GONE: client_end(c); break;
 	}
@@ -678,33 +790,59 @@ static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
 
 /* ---- life ---- */
 
-int client_new(struct client_env *env, struct service *service, int fd)
+/* Return: NULL without memory. */
+static struct client *make(
+	struct client_env *env, struct service *service, int fd)
 {
 	struct client *c = calloc(1, sizeof(*c));
-	sa_family_t family = service->entrance->listener.family;
 
 	if (!c)
-		return -1;
+		return NULL;
 	c->magic = CLIENT_MAGIC;
 	c->env = env;
 	c->service = service;
 	c->fd = fd;
-	c->family = family;
-	c->id = env->next_id;
-	env->next_id += env->id_step;
+	c->family = service->entrance->listener.family;
 	ev_io_init(&c->io, on_io, fd, 0);
 	c->io.data = c;
+	watch_init(&c->watch, env->watches, fd, on_watch);
 	ev_init(&c->deadline, on_deadline);
 	c->deadline.data = c;
 	connect_init(&c->job, env->loop, env->budget);
 	list_init(&c->link);
 	list_add(&env->clients, &c->link);
 	env->nr++;
-	if (family == AF_INET || family == AF_INET6)
-		tcp_options(fd);
 	set_deadline(c, service->config.handshake_timeout);
+	return c;
+}
+
+int client_new(struct client_env *env, struct service *service, int fd)
+{
+	struct client *c = make(env, service, fd);
+
+	if (!c)
+		return -1;
+	c->id = env->next_id;
+	env->next_id += env->id_step;
 	/* The request has often come along with the connection. */
 	client_read(c);
+	client_settle(c);
+	return 0;
+}
+
+int client_adopt(struct client_env *env, const struct client_move *move)
+{
+	const struct member_conn *conn = &move->conn;
+	struct client *c = make(env, move->service, conn->fd);
+
+	if (!c)
+		return -1;
+	assert(env->exports && conn->out_len <= sizeof(c->out));
+	c->id = conn->id;
+	c->req = move->req;
+	c->out_len = conn->out_len;
+	memcpy(c->out, conn->out, conn->out_len);
+	set_state(c, CLIENT_BINDING);
 	client_settle(c);
 	return 0;
 }

@@ -9,13 +9,27 @@
 
 #include "common/socks5.h"
 #include "proxy/budget.h"
+#include "proxy/exports.h"
 #include "proxy/list.h"
 #include "proxy/nameservers.h"
 #include "proxy/relay.h"
 #include "proxy/resolve.h"
 #include "proxy/service.h"
+#include "proxy/watch.h"
 
 struct client;
+
+/**
+ * struct client_move - a client on its way to the thread of the exports
+ * @conn: its connection, and the answers not sent yet
+ * @req:  its request, a BIND
+ * @service: entered for it
+ */
+struct client_move {
+	struct member_conn conn;
+	struct socks5_request req;
+	struct service *service;
+};
 
 /**
  * struct client_env - what the clients of one event loop share
@@ -25,6 +39,13 @@ struct client;
  * @clients, @forwards, @nr: those not yet handed to the relay (forward.h), and
  *               how many they are together
  * @next_id, @id_step: of connections, for log lines
+ * @watches:     for clients that may go to another thread; NULL where BIND is
+ *               not served
+ * @exports:     of the calling thread, or NULL
+ * @move:        hands a client to the thread that has the exports: takes over
+ *               fd and service, or returns -1 if it cannot; NULL where BIND is
+ * not served
+ * @moved:       called when that client is no longer among @clients
  * @gone:        called when a client ended without a relay, with @arg; its fds
  *               are closed
  */
@@ -40,6 +61,10 @@ struct client_env {
 	size_t nr;
 	uint64_t next_id;
 	uint64_t id_step;
+	struct watch_set *watches;
+	struct exports *exports;
+	int (*move)(void *arg, const struct client_move *move);
+	void (*moved)(void *arg);
 	void (*gone)(void *arg);
 	void *arg;
 };
@@ -53,6 +78,15 @@ struct client_env {
  * Return: 0, or -1 and errno ENOMEM (@fd and @service stay the caller's).
  */
 int client_new(struct client_env *env, struct service *service, int fd);
+
+/**
+ * client_adopt() - go on with a client of another thread
+ * @env:  of the calling thread, which has the exports
+ * @move: what the other thread's @move() was given
+ *
+ * Return: 0, or -1 and errno ENOMEM (fd and service stay the caller's).
+ */
+int client_adopt(struct client_env *env, const struct client_move *move);
 
 /** client_abort_all() - end all clients of @env at once */
 void client_abort_all(struct client_env *env);

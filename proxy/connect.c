@@ -276,7 +276,7 @@ static void displace_oldest(struct connect_job *job)
 	for (unsigned int i = 1; i < job->nr_attempts; i++)
 		if (job->attempt[i].started < job->attempt[oldest].started)
 			oldest = i;
-	if (ev_now(job->loop) - job->attempt[oldest].started < CONNECT_PATIENCE)
+	if (ev_now(job->loop) - job->attempt[oldest].started < job->patience)
 		return;
 	note_error(job, ETIMEDOUT);
 	attempt_remove(job, oldest);
@@ -309,6 +309,7 @@ void connect_init(
 	job->budget = budget;
 	ev_timer_init(&job->stagger, on_stagger, 0, CONNECT_STAGGER);
 	job->stagger.data = job;
+	job->patience = CONNECT_PATIENCE;
 	job->nr_attempts = 0;
 }
 

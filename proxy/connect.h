@@ -58,6 +58,7 @@ struct connect_attempt {
  * @err:   0, or the errno to report
  * @local: the local address of @fd
  * @addrs, @nr_addrs, @next: what to try, and the first not yet tried
+ * @patience: seconds, CONNECT_PATIENCE unless changed before it starts
  * The rest is the module's.
  */
 struct connect_job {
@@ -72,6 +73,7 @@ struct connect_job {
 	struct ev_loop *loop;
 	struct fd_budget *budget;
 	ev_timer stagger;
+	double patience;
 	struct connect_attempt attempt[CONNECT_PARALLEL];
 	unsigned int nr_attempts;
 	connect_cb *cb;
@@ -108,7 +110,8 @@ void connect_order(struct ip_port *addrs, size_t nr);
 
 /**
  * tcp_options() - what every TCP side of a relayed connection has
- * @fd: a TCP socket; failures are of no consequence and ignored
+ * @fd: a TCP socket, or a listening one whose connections inherit them.
+ *      Failures are of no consequence and ignored
  */
 void tcp_options(int fd);
 

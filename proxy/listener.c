@@ -70,8 +70,10 @@ static void set_options(const struct listener *l)
 {
 	int on = 1;
 
-	if (l->ep.kind == ENDPOINT_TCP)
+	if (l->ep.kind == ENDPOINT_TCP) {
 		setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		tcp_options(l->fd); /* connections inherit them */
+	}
 	if (l->ep.kind == ENDPOINT_VSOCK)
 		vsock_options(l->fd);
 }

@@ -157,6 +157,12 @@ static const struct options *process_options(const struct proxy *p)
 	return p->options.config_file ? &p->file.process : &p->options;
 }
 
+/* May there be a SOCKS5 server, now or after another look at the file? */
+static bool serves_bind(const struct proxy *p)
+{
+	return p->options.config_file || p->options.mode->learn == LEARN_SOCKS5;
+}
+
 static void configure(struct proxy *p, long fd_limit)
 {
 	const struct options *o = process_options(p);
@@ -168,6 +174,7 @@ static void configure(struct proxy *p, long fd_limit)
 	p->config.nr_workers = o->workers;
 	p->config.buffer_size = o->buffer_size;
 	p->config.resolv_conf = o->resolv_conf;
+	p->config.bind = serves_bind(p) ? &o->bind : NULL;
 	p->config.budget = &p->budget;
 	atomic_init(&p->config.short_of_fds, false);
 }
@@ -368,6 +375,8 @@ static void teardown(struct proxy *p)
 	/* Threads run only if something failed while they were started. */
 	for (unsigned int i = 0; i < p->nr_workers; i++)
 		worker_kill(p->workers[i]);
+	for (unsigned int i = 0; i < p->nr_workers; i++)
+		worker_join(p->workers[i]);
 	for (unsigned int i = 0; i < p->nr_workers; i++)
 		worker_free(p->workers[i]);
 	if (p->retiring)

@@ -140,6 +140,34 @@ static const char *set_deny(void *target, const char *value)
 	return rules_add(&((struct options *)target)->rules, value, RULES_DENY);
 }
 
+static const char *set_bind_address(void *target, const char *value)
+{
+	return bind_policy_add_address(
+		&((struct options *)target)->bind, value);
+}
+
+static const char *set_allow_bind(void *target, const char *value)
+{
+	return bind_policy_add_allow(&((struct options *)target)->bind, value);
+}
+
+static const char *set_publish(void *target, const char *value)
+{
+	return bind_policy_add_publish(
+		&((struct options *)target)->bind, value);
+}
+
+static const char *set_accept_queue(void *target, const char *value)
+{
+	struct options *o = target;
+	uint64_t queue;
+
+	if (set_uint(value, 1, BIND_QUEUE_MAX, &queue))
+		return "expected a number from 1 to 65535";
+	o->bind.queue = (unsigned int)queue;
+	return NULL;
+}
+
 static const char *set_resolv_conf(void *target, const char *value)
 {
 	struct options *o = target;
@@ -394,6 +422,27 @@ static const struct opt rule_opts[] = {
 	{0, "deny", "RULE", "refuse destinations, as above", set_deny, true},
 };
 
+/* Ports of this host for servers of an enclave: one for the whole process. */
+static const struct opt export_opts[] = {
+	{0, "bind-address", "ADDR",
+		"address of this host on which servers of an enclave are\n"
+		"reached; may be given several times (default: any, of both\n"
+		"families)",
+		set_bind_address, true},
+	{0, "allow-bind", "PORTS",
+		"ports of this host that they may use: all, none, or\n"
+		"80,443,8000-8999; several lists add up (default all)",
+		set_allow_bind, true},
+	{0, "publish", "ENCLAVE:HOST",
+		"a server on port ENCLAVE is reached on port HOST; may be\n"
+		"given several times (default: on the same port)",
+		set_publish, true},
+	{0, "accept-queue", "N",
+		"clients of such a port that may wait for a connection from\n"
+		"the enclave (default 1024)",
+		set_accept_queue},
+};
+
 static const struct opt process_opts[] = {
 	{'b', "buffer_size", "BYTES",
 		"most that is moved at once, and held for a slow receiver\n"
@@ -485,10 +534,13 @@ size_t options_rows(
 	if (mode && (which & OPTIONS_OF_LISTENER))
 		add_listener_rows(&rows, mode, command_line);
 	/* Those of `run` are in the file. */
-	if (!mode && command_line)
+	if (!mode && command_line) {
 		ADD(&rows, run_opts);
-	else if (which & OPTIONS_OF_PROCESS)
+	} else if (which & OPTIONS_OF_PROCESS) {
+		if (!mode || mode->learn == LEARN_SOCKS5)
+			ADD(&rows, export_opts);
 		ADD(&rows, process_opts);
+	}
 	if (command_line)
 		ADD(&rows, info_opts);
 	return rows.nr;
@@ -571,6 +623,7 @@ void options_init(struct options *o, const struct mode *mode)
 	o->log_level = LOG_INFO;
 	strcpy(o->resolv_conf, "/etc/resolv.conf");
 	rules_init(&o->rules);
+	bind_policy_init(&o->bind);
 }
 
 static const char *base_name(const char *path)

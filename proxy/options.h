@@ -17,6 +17,7 @@
 
 #include "common/endpoint.h"
 #include "common/log.h"
+#include "proxy/bind_policy.h"
 #include "proxy/optparse.h"
 #include "proxy/rules.h"
 #include "proxy/service.h"
@@ -70,6 +71,7 @@ struct options {
 	size_t buffer_size;
 	unsigned int workers;
 	double drain;
+	struct bind_policy bind;
 	enum log_level log_level;
 	char resolv_conf[OPTIONS_PATH_MAX];
 	bool help;

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdio.h>
+#include <string.h>
 
 static void format_unix(int fd, char *buf, size_t size)
 {
@@ -39,4 +40,32 @@ const char *peer_format(int fd, char *buf, size_t size)
 out:
 	errno = saved;
 	return buf;
+}
+
+bool peer_identify(int fd, struct peer_id *out)
+{
+	union endpoint_sockaddr any;
+	socklen_t len = sizeof(any);
+	struct ucred cred;
+	struct ip_port addr;
+
+	memset(out, 0, sizeof(*out));
+	if (getpeername(fd, &any.sa, &len) == -1)
+		return false;
+	out->family = any.sa.sa_family;
+	if (any.sa.sa_family == AF_UNIX) {
+		len = sizeof(cred);
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == -1)
+			return false;
+		out->number = cred.uid;
+	} else if (any.sa.sa_family == AF_VSOCK) {
+		out->number = any.vm.svm_cid;
+	} else if (ip_port_from_sockaddr(&addr, &any.sa, len) == 0) {
+		ip_port_unmap(&addr);
+		out->family = addr.family;
+		memcpy(out->ip, addr.ip, sizeof(out->ip));
+	} else {
+		return false;
+	}
+	return true;
 }

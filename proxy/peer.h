@@ -2,7 +2,9 @@
 #ifndef PROXY_PEER_H
 #define PROXY_PEER_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #define PEER_STRLEN 80
 
@@ -19,5 +21,27 @@
  * Return: @buf, always NUL-terminated.
  */
 const char *peer_format(int fd, char *buf, size_t size);
+
+/**
+ * struct peer_id - which machine or user is at the other end, 24 bytes without
+ *                  padding: equal peers are equal bytes
+ * @family: AF_VSOCK, AF_UNIX, AF_INET, AF_INET6
+ * @number: vsock: context id; unix: user id
+ * @ip:     TCP: the address
+ */
+struct peer_id {
+	uint32_t family;
+	uint32_t number;
+	uint8_t ip[16];
+};
+
+/**
+ * peer_identify() - fill in @out from a connected socket
+ *
+ * The port is no part of it: all connections of one enclave are one peer.
+ *
+ * Return: false if the socket has no peer any more.
+ */
+bool peer_identify(int fd, struct peer_id *out);
 
 #endif

@@ -3,11 +3,14 @@
 
 #include "common/fd.h"
 #include "common/log.h"
+#include "proxy/accept.h"
 #include "proxy/client.h"
 #include "proxy/forward.h"
+#include "proxy/mailbox.h"
 
 #include <assert.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -19,6 +22,12 @@
  * accepts. A connection stays with the worker that accepted it, so that
  * nothing else is shared between threads than the fd budget, the services and
  * the log: each worker has its own loop, resolver, relay buffers and clients.
+ *
+ * But exported ports (see exports.h) all live with worker 0. A client of
+ * another worker that asks for one is posted there, and what comes of it, a
+ * client of the port and its way to the server, is posted to the workers in
+ * turn, so that their bytes keep all of them busy. A connection that is posted
+ * keeps its place in the fd budget.
  *
  * Accepting goes on until there is nothing left, but for ACCEPT_BATCH at a
  * time, so that those already connected get their turn. A vsock connection
@@ -44,8 +53,9 @@
  * The end. The main thread wakes the loop (ev_async, the only libev call that
  * may cross threads), having set @killing or not. DRAINING lets go of the
  * listeners; when the last connection has ended, or at once when killed,
- * the worker is DONE and its thread returns. Each change is announced through
- * config->event_fd.
+ * the worker is DONE and its thread returns, having closed its mailbox: what
+ * others would post after that stays with them. Exported ports are closed at
+ * once. Each change is announced through config->event_fd.
  */
 
 #define WORKER_MAGIC 0x574f524bu /* "WORK" */
@@ -68,6 +78,10 @@ struct worker {
 	struct relay_group relays;
 	struct nameservers nameservers;
 	struct client_env clients;
+	struct mailbox mailbox;
+	struct watch_set watches; /* if ports are exported */
+	struct exports *exports;  /* worker 0, if ports are exported */
+	unsigned int next_relay;  /* worker 0: whose turn it is */
 	struct acceptor *acceptors;
 	size_t nr_acceptors;
 	ev_timer pause; /* active: not accepting for want of fds */
@@ -216,29 +230,20 @@ static bool accept_failed(struct worker *w, struct entrance *e, int err)
 {
 	const struct listener *l = &e->listener;
 
-	switch (err) {
-	case EAGAIN: accept_caught_up(w, e); return false;
-	case EMFILE:
-	case ENFILE:
-	case ENOBUFS:
-	case ENOMEM: accept_pause(w, l, err); return false;
-	case EBADF:
-	case EINVAL:
-	case ENOTSOCK:
-	case EOPNOTSUPP:
-	case EFAULT:
-		/* Nothing that waiting would mend, but that must not spin. */
+	switch (accept_verdict(err)) {
+	case ACCEPT_EMPTY: accept_caught_up(w, e); return false;
+	case ACCEPT_SHORT: accept_pause(w, l, err); return false;
+	case ACCEPT_BROKEN:
 		log_error_ratelimit(
 			"accept on %s: %s", l->text, log_strerror(err));
 		accept_stop(w);
 		ev_timer_again(w->loop, &w->pause);
 		return false;
-	default:
-		/* A connection that broke while it was queued, or an interrupt:
-		 * it says nothing about the next one (accept(2)). */
+	case ACCEPT_NEXT:
 		log_debug("accept on %s: %s", l->text, log_strerror(err));
 		return true;
 	}
+	return false;
 }
 
 /* Begin to serve a connection. Return: 0, or -1 without memory. */
@@ -315,6 +320,9 @@ static void finish_if_idle(struct worker *w)
 	if (worker_state(w) != WORKER_DRAINING || w->clients.nr > 0 ||
 		w->relays.nr > 0)
 		return;
+	/* If there is mail, this is called again after it. */
+	if (!mailbox_close(&w->mailbox))
+		return;
 	set_state(w, WORKER_DONE);
 	ev_break(w->loop, EVBREAK_ALL);
 }
@@ -328,6 +336,8 @@ static void on_connection_end(void *arg)
 	fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
 	accept_resume(w);
 	acceptors_refresh(w);
+	if (w->exports)
+		exports_resume(w->exports);
 	finish_if_idle(w);
 }
 
@@ -406,6 +416,8 @@ static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
 		ev_timer_stop(loop, &w->full);
 		ev_timer_stop(loop, &w->retry);
 		atomic_store(&w->set, NULL);
+		if (w->exports)
+			exports_close(w->exports);
 		set_state(w, WORKER_DRAINING);
 	}
 	if (atomic_load(&w->killing)) {
@@ -429,6 +441,122 @@ void worker_kill(struct worker *w)
 	ev_async_send(w->loop, &w->wake);
 }
 
+/* ---- mail ---- */
+
+struct client_mail {
+	struct mail mail;
+	struct worker_config *config;
+	struct client_move move;
+};
+
+struct relay_mail {
+	struct mail mail;
+	struct worker_config *config;
+	struct export_pair pair;
+};
+
+/* Close a connection for which there is nobody any more. */
+static void drop(struct worker_config *config, int *fd)
+{
+	closefd(fd);
+	fd_budget_give(config->budget, FDS_PER_CONNECTION);
+}
+
+/* To worker 0: a client that asks for a port. */
+static void deliver_client(struct mail *mail, void *receiver)
+{
+	struct client_mail *m = list_of(mail, struct client_mail, mail);
+	struct worker *w = receiver;
+
+	if (!w || atomic_load(&w->killing) ||
+		client_adopt(&w->clients, &m->move) == -1) {
+		drop(m->config, &m->move.conn.fd);
+		service_leave(m->move.service);
+	}
+	free(m);
+}
+
+static int on_move(void *arg, const struct client_move *move)
+{
+	struct worker *w = arg;
+	struct client_mail *m = malloc(sizeof(*m));
+
+	assert(w->magic == WORKER_MAGIC && w->index != 0);
+	if (!m)
+		return -1;
+	m->mail.deliver = deliver_client;
+	m->config = w->config;
+	m->move = *move;
+	if (mailbox_post(&w->config->worker[0]->mailbox, &m->mail))
+		return 0;
+	free(m);
+	return -1;
+}
+
+static void on_moved(void *arg)
+{
+	finish_if_idle(arg);
+}
+
+static void start_relay(struct worker *w, const struct export_pair *pair)
+{
+	struct relay *relay =
+		relay_new(&w->relays, pair->sock, pair->id, NULL, NULL);
+
+	if (!relay) {
+		log_warn_ratelimit(
+			"conn %" PRIu64 ": %s", pair->id, log_strerror(ENOMEM));
+		close(pair->sock[0].fd);
+		close(pair->sock[1].fd);
+		on_connection_end(w);
+		return;
+	}
+	relay_feed(relay, 1, pair->first, pair->first_len);
+	relay_run(relay);
+}
+
+static void deliver_relay(struct mail *mail, void *receiver)
+{
+	struct relay_mail *m = list_of(mail, struct relay_mail, mail);
+	struct worker *w = receiver;
+
+	if (!w || atomic_load(&w->killing)) {
+		closefd(&m->pair.sock[1].fd);
+		drop(m->config, &m->pair.sock[0].fd);
+	} else {
+		start_relay(w, &m->pair);
+	}
+	free(m);
+}
+
+/* An exported port has a client: see that somebody moves the bytes. */
+static void on_paired(void *arg, const struct export_pair *pair)
+{
+	struct worker *w = arg;
+	struct worker *to;
+	struct relay_mail *m;
+
+	assert(w->magic == WORKER_MAGIC && w->index == 0);
+	to = w->config->worker[w->next_relay++ % w->config->nr_workers];
+	m = to == w ? NULL : malloc(sizeof(*m));
+	if (m) {
+		m->mail.deliver = deliver_relay;
+		m->config = w->config;
+		m->pair = *pair;
+		if (mailbox_post(&to->mailbox, &m->mail))
+			return;
+		free(m);
+	}
+	start_relay(w, pair);
+}
+
+static const struct export_ops export_ops = {on_paired, on_connection_end};
+
+static void on_mail_done(void *receiver)
+{
+	finish_if_idle(receiver);
+}
+
 /* ---- life ---- */
 
 static void init_clients(struct worker *w)
@@ -444,9 +572,26 @@ static void init_clients(struct worker *w)
 	list_init(&w->clients.forwards);
 	w->clients.next_id = w->index + 1;
 	w->clients.id_step = config->nr_workers;
+	if (config->bind) {
+		w->clients.watches = &w->watches;
+		w->clients.exports = w->exports;
+		w->clients.move = w->exports ? NULL : on_move;
+	}
+	w->clients.moved = on_moved;
 	w->clients.gone = on_connection_end;
 	w->clients.arg = w;
 	nameservers_init(&w->nameservers, config->resolv_conf);
+}
+
+static int init_exports(struct worker *w)
+{
+	if (watch_set_init(&w->watches, w->loop) == -1)
+		return -1;
+	if (w->index != 0)
+		return 0;
+	w->exports = exports_new(w->loop, &w->watches, &w->reaper,
+		w->config->bind, w->config->budget, &export_ops, w);
+	return w->exports ? 0 : -1;
 }
 
 struct worker *worker_new(struct worker_config *config, unsigned int index)
@@ -471,13 +616,17 @@ struct worker *worker_new(struct worker_config *config, unsigned int index)
 	ev_async_init(&w->wake, on_wake);
 	w->wake.data = w;
 	ev_async_start(w->loop, &w->wake);
+	mailbox_init(&w->mailbox, w->loop, w, on_mail_done);
 	if (relay_group_init(&w->relays, w->loop, &w->reaper,
 		    config->buffer_size, on_connection_end, w) == -1)
+		goto fail;
+	if (config->bind && init_exports(w) == -1)
 		goto fail;
 	init_clients(w);
 	w->clients.resolver = resolver_new(w->loop, config->resolv_conf);
 	if (!w->clients.resolver || init_acceptors(w, config->set) == -1)
 		goto fail;
+	config->worker[index] = w;
 	return w;
 fail:
 	log_error("cannot set up worker %u: %s", index, log_strerror(errno));
@@ -509,13 +658,26 @@ int worker_start(struct worker *w)
 	return 0;
 }
 
-void worker_free(struct worker *w)
+void worker_join(struct worker *w)
 {
 	assert(w->magic == WORKER_MAGIC);
 	if (w->started)
 		pthread_join(w->thread, NULL);
+	w->started = false;
+}
+
+void worker_free(struct worker *w)
+{
+	worker_join(w);
 	if (w->clients.resolver)
 		resolver_free(w->clients.resolver);
+	if (w->exports) {
+		exports_close(w->exports);
+		exports_free(w->exports);
+	}
+	if (w->mailbox.magic)
+		mailbox_free(&w->mailbox);
+	watch_set_stop(&w->watches);
 	if (w->relays.scratch) {
 		reaper_stop(&w->reaper);
 		relay_group_free(&w->relays);

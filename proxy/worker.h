@@ -7,6 +7,7 @@
  * worker.c opens with the theory of operation.
  */
 
+#include "proxy/bind_policy.h"
 #include "proxy/budget.h"
 #include "proxy/set.h"
 
@@ -14,17 +15,20 @@
 
 #define WORKERS_MAX 256
 
+struct worker;
+
 /**
  * struct worker_config - what all workers share
  * @set:        what workers begin to serve, see worker_serve()
  * @nr_workers: how many workers there are
  * @buffer_size: of the relay
  * @resolv_conf: path
+ * @bind:        exported ports; NULL to refuse all BIND requests
  * @budget:      fds
  * @short_of_fds: some worker could not accept for want of fds; shared so that
  *               it is said once and not once for each worker
- * @event_fd:    an eventfd that workers add 1 to when their state or set
- * changes
+ * @event_fd:    an eventfd that workers add 1 to when state or set change
+ * @worker:      filled in by worker_new()
  *
  * Immutable while workers run, but for @budget and @short_of_fds.
  */
@@ -33,12 +37,12 @@ struct worker_config {
 	unsigned int nr_workers;
 	size_t buffer_size;
 	const char *resolv_conf;
+	const struct bind_policy *bind;
 	struct fd_budget *budget;
 	atomic_bool short_of_fds;
 	int event_fd;
+	struct worker *worker[WORKERS_MAX];
 };
-
-struct worker;
 
 /* How far a worker has come; only ever moves forward. */
 enum worker_state {
@@ -83,7 +87,14 @@ void worker_drain(struct worker *worker);
 /** worker_kill() - end all connections at once; from the main thread */
 void worker_kill(struct worker *worker);
 
-/** worker_free() - wait for the thread, if it was started, and free all */
+/**
+ * worker_join() - wait for the thread, if it was started
+ *
+ * Workers post to each other: all are joined before the first is freed.
+ */
+void worker_join(struct worker *worker);
+
+/** worker_free() - the same, and free all */
 void worker_free(struct worker *worker);
 
 #endif

@@ -13,20 +13,10 @@
 
 static void conn_end(struct conn *conn, enum conn_end why);
 
-/* Is it worth to give it one more ask? See DNS_STALL above. */
-static bool conn_stalled(const struct conn *conn)
+/* Does nothing that we know of hold up the asks on it? */
+static bool is_clear(const struct conn *conn)
 {
-	double since = conn->last_rx;
-
-	if (conn->state != CONN_OPEN)
-		return false;
-	if (conn->abandoned > 0)
-		return true;
-	if (list_empty(&conn->pending))
-		return false;
-	if (since < ask_first(&conn->pending)->sent_at)
-		since = ask_first(&conn->pending)->sent_at;
-	return ev_now(conn->server->up->loop) - since > DNS_STALL;
+	return conn->nr_slow == 0 && conn->abandoned == 0;
 }
 
 /*
@@ -42,27 +32,36 @@ static void conn_send(struct conn *conn, struct dns_ask *ask)
 	ask_try_soon(ask);
 }
 
-static void idle_start(struct conn *conn)
+/* The timers that run follow from the state and from what is pending. */
+static void set_timers(struct conn *conn)
 {
 	struct dns_upstream *up = conn->server->up;
+	bool open = conn->state == CONN_OPEN;
 
-	if (conn->nr_pending > 0 || conn->state != CONN_OPEN)
-		return;
 	ev_timer_stop(up->loop, &conn->idle);
-	ev_timer_set(&conn->idle, up->config.idle_time, 0.);
-	ev_timer_start(up->loop, &conn->idle);
+	if (open && conn->nr_pending == 0) {
+		ev_timer_set(&conn->idle, up->config.idle_time, 0.);
+		ev_timer_start(up->loop, &conn->idle);
+	}
+	if (!open || conn->nr_pending == 0) {
+		ev_timer_stop(up->loop, &conn->stall);
+	} else if (!ev_is_active(&conn->stall)) {
+		ev_timer_set(&conn->stall, DNS_STALL, 0.);
+		ev_timer_start(up->loop, &conn->stall);
+	}
 }
 
 void conn_add(struct conn *conn, struct dns_ask *ask)
 {
 	assert(!ask->conn && conn->state != CONN_ENDED);
-	ev_timer_stop(ask->up->loop, &conn->idle);
 	list_del(&ask->node);
 	list_add_tail(&conn->pending, &ask->node);
 	conn->nr_pending++;
+	conn->nr_slow += ask->slow;
 	ask->conn = conn;
 	ask->sent_at = ev_now(ask->up->loop);
 	ask_id_take(ask);
+	set_timers(conn);
 	if (conn->state == CONN_OPEN)
 		conn_send(conn, ask);
 }
@@ -78,7 +77,8 @@ void conn_remove(struct dns_ask *ask)
 	ask->conn = NULL;
 	assert(conn->nr_pending > 0);
 	conn->nr_pending--;
-	idle_start(conn);
+	conn->nr_slow -= ask->slow;
+	set_timers(conn);
 }
 
 static void on_message(struct dns_tcp *tcp, uint8_t *msg, size_t len)
@@ -106,10 +106,11 @@ static void on_message(struct dns_tcp *tcp, uint8_t *msg, size_t len)
 			conn_end(conn, END_GARBAGE);
 		return;
 	}
-	conn->last_rx = ev_now(up->loop);
+	conn->last_rx = conn->server->last_rx = ev_now(up->loop);
 	conn->answered++;
 	server_alive(conn->server);
-	conn_remove(ask);
+	ev_timer_stop(up->loop, &conn->stall);
+	conn_remove(ask); /* and the time to stall begins anew */
 	ask_answered(
 		ask, dns_rcode_of(msg), match == DNS_MATCH ? msg : NULL, len);
 }
@@ -138,6 +139,38 @@ static void on_idle(struct ev_loop *loop, ev_timer *timer, int revents)
 	conn_end(conn, END_IDLE);
 }
 
+/*
+ * on_stall() - nothing was heard for a while
+ *
+ * The oldest ask stays, as the server may be working on it. The others go
+ * where nothing holds them up, if there is such a place.
+ */
+static void on_stall(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct conn *conn = timer->data;
+	struct dns_ask *oldest = ask_first(&conn->pending);
+	struct list *pos, *tmp;
+
+	assert(conn->magic == CONN_MAGIC && conn->nr_pending > 0);
+	conn->nr_slow += !oldest->slow;
+	oldest->slow = true;
+	list_foreach_safe(pos, tmp, &conn->pending)
+	{
+		struct dns_ask *ask = list_entry(pos, struct dns_ask, node);
+		struct conn *other;
+
+		if (ask == oldest || ask->moves == DNS_MOVES_MAX)
+			continue;
+		other = conn_for(conn->server, ask);
+		if (!other || other == conn || !is_clear(other))
+			continue;
+		ask->moves++;
+		conn->abandoned++;
+		conn_remove(ask);
+		conn_add(other, ask);
+	}
+}
+
 static void on_dialed(void *arg, int fd, int err)
 {
 	struct conn *conn = arg;
@@ -154,7 +187,7 @@ static void on_dialed(void *arg, int fd, int err)
 	conn->state = CONN_OPEN;
 	conn->last_rx = ev_now(up->loop);
 	dns_tcp_open(&conn->tcp, up->loop, fd, CONN_TX_MAX, &conn_ops);
-	idle_start(conn); /* all its asks may have been cancelled */
+	set_timers(conn);
 	list_foreach_safe(pos, tmp, &conn->pending)
 	{
 		struct dns_ask *ask = list_entry(pos, struct dns_ask, node);
@@ -180,7 +213,8 @@ static struct conn *conn_new(struct server *server)
 	list_init(&conn->pending);
 	dns_tcp_init(&conn->tcp);
 	ev_init(&conn->idle, on_idle);
-	conn->idle.data = conn;
+	ev_init(&conn->stall, on_stall);
+	conn->idle.data = conn->stall.data = conn;
 	conn->dial = dialer->start(dialer->ctx, &server->addr,
 		up->config.deadline, on_dialed, conn);
 	if (!conn->dial) {
@@ -192,31 +226,46 @@ static struct conn *conn_new(struct server *server)
 	return conn;
 }
 
-struct conn *conn_for(struct server *server)
+/* The better one of two for an ask that is not slow; @b may be NULL. */
+static struct conn *better(struct conn *a, struct conn *b)
 {
-	bool best_stalled = true;
+	if (!b || is_clear(a) != is_clear(b))
+		return !b || is_clear(a) ? a : b;
+	return a->nr_pending < b->nr_pending ? a : b;
+}
+
+/* Is it one that slow asks may have: nobody's, or theirs already? */
+static bool is_for_slow(const struct conn *conn, bool shared)
+{
+	return shared ? conn->nr_slow > 0
+		      : is_clear(conn) && conn->nr_pending == 0;
+}
+
+struct conn *conn_for(struct server *server, const struct dns_ask *ask)
+{
+	bool shared = ask->slow && server->nr_conns >= DNS_CONNS_SLOW;
+	unsigned max = ask->slow ? DNS_CONNS_SLOW : DNS_CONNS_MAX;
 	struct conn *best = NULL;
-	struct conn *fresh;
+	struct conn *fresh = NULL;
 	struct list *pos, *tmp;
 
 	list_foreach_safe(pos, tmp, &server->conns)
 	{
 		struct conn *conn = list_entry(pos, struct conn, node);
-		bool stalled = conn_stalled(conn);
 
-		if (best && stalled > best_stalled)
-			continue;
-		if (!best || stalled < best_stalled ||
-			conn->nr_pending < best->nr_pending) {
-			best = conn;
-			best_stalled = stalled;
-		}
+		if (!ask->slow || is_for_slow(conn, shared))
+			best = better(conn, best);
 	}
-	if (best && !best_stalled && best->nr_pending < DNS_CONN_BUSY)
+	if (best && (ask->slow || (is_clear(best) &&
+					  best->nr_pending < DNS_CONN_BUSY)))
 		return best;
-	if (server->nr_conns == DNS_CONNS_MAX)
-		return best;
-	fresh = conn_new(server);
+	/* A slow ask may find all connections busy with others: then it has
+	 * to hold up some of them. */
+	if (server->nr_conns < max ||
+		(!best && server->nr_conns < DNS_CONNS_MAX))
+		fresh = conn_new(server);
+	if (!fresh && !best && server->nr_conns > 0)
+		best = conn_first(server);
 	return fresh ? fresh : best;
 }
 
@@ -231,6 +280,7 @@ void conn_release(struct conn *conn)
 	conn->dial = NULL;
 	dns_tcp_close(&conn->tcp);
 	ev_timer_stop(up->loop, &conn->idle);
+	ev_timer_stop(up->loop, &conn->stall);
 	conn->state = CONN_ENDED;
 	list_del(&conn->node);
 	list_add_tail(&up->ended, &conn->node);
@@ -284,8 +334,10 @@ void conn_unanswered(struct conn *conn, const struct dns_ask *ask)
 		return;
 	}
 	conn->abandoned++;
-	if (conn->last_rx > ask->sent_at || now - ask->sent_at < CONN_PATIENCE)
-		return;
-	server_silent(conn->server, ask);
-	conn_end(conn, END_SILENT);
+	if (conn->server->last_rx <= ask->asked_at &&
+		now - ask->asked_at >= CONN_PATIENCE)
+		server_silent(conn->server, ask);
+	if (conn->last_rx <= ask->sent_at &&
+		now - ask->sent_at >= CONN_PATIENCE)
+		conn_end(conn, END_SILENT);
 }

@@ -44,7 +44,7 @@
 #define DNS_LISTEN_MAX      16
 #define DNS_DEADLINE        4.0  /* seconds for a query */
 #define DNS_DEAD_TIME       15.0 /* seconds that a dead server is passed over */
-#define DNS_UPSTREAM_IDLE   10.0 /* seconds; keeps few and fresh connections */
+#define DNS_UPSTREAM_IDLE   2.0  /* seconds; RFC 7766 section 6.2.3 */
 #define DNS_CLIENT_IDLE     20.0 /* seconds without a query in flight */
 #define DNS_MAX_IN_FLIGHT   4096
 #define DNS_MAX_QUERY_BYTES (4 * 1024 * 1024) /* of those in flight */

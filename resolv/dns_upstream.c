@@ -201,7 +201,7 @@ void ask_try_soon(struct dns_ask *ask)
 /* Give an ask to a connection to @server; its attempt's end stays. */
 void ask_place(struct dns_ask *ask, struct server *server)
 {
-	struct conn *conn = conn_for(server);
+	struct conn *conn = conn_for(server, ask);
 
 	if (!conn) {
 		log_warn_ratelimit("DNS server %s: cannot connect: %s",
@@ -226,8 +226,9 @@ void ask_try(struct dns_ask *ask)
 	}
 	ask->second = ask->tried && up->config.nr_servers == 1;
 	ask->tried |= 1u << (server - up->servers);
-	ask->server = server;
+	ask->asked_at = ev_now(up->loop);
 	ask->dropped = 0;
+	ask->moves = 0;
 	ev_timer_stop(up->loop, &ask->timer);
 	ev_timer_set(&ask->timer, left / share, 0.);
 	ev_timer_start(up->loop, &ask->timer);

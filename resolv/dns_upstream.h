@@ -26,11 +26,15 @@
  * Any answer brings it back to life at once. When all servers are dead they
  * are tried all the same, so nothing has to expire before names work again.
  *
- * Connections carry many asks at once and answers come in any order. There
- * are up to DNS_CONNS_MAX for each server: many servers work on one query per
- * connection at a time, so a query that takes seconds would hold up all those
- * behind it. A connection that has been silent for DNS_STALL seconds with
- * something to answer gets no new asks while there is another way.
+ * Connections carry many asks at once and answers come in any order. But many
+ * servers work on one query per connection at a time, and then one that takes
+ * seconds (a zone whose servers are down) holds up all those behind it. So
+ * when a connection has been silent for DNS_STALL seconds its oldest ask is
+ * called *slow*, and the others move to another connection to the same server,
+ * DNS_MOVES_MAX times at most. A connection with a slow ask, or with one that
+ * was given up, gets no other asks while there is another way; a slow ask that
+ * is sent again gets a connection of its own. There are up to DNS_CONNS_MAX for
+ * each server, of which slow asks leave two to the others.
  *
  * Ids are unique among all asks in flight, random, and new at each sending.
  * An answer counts only if it came over the connection the ask was sent on,
@@ -56,9 +60,11 @@
 #include <ev.h>
 
 #define DNS_SERVERS_MAX 8
-#define DNS_CONNS_MAX   4   /* to each server */
+#define DNS_CONNS_MAX   8   /* to each server */
+#define DNS_CONNS_SLOW  6   /* of these, before slow asks share */
 #define DNS_CONN_BUSY   64  /* asks on each connection, then one more */
-#define DNS_STALL       0.2 /* seconds */
+#define DNS_STALL       0.3 /* seconds */
+#define DNS_MOVES_MAX   4
 
 struct dns_upstream;
 struct dns_ask;

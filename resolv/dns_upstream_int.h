@@ -37,6 +37,7 @@ enum conn_state {
  * struct server - one of the configured servers
  * @conns:	 its connections, dialling or open
  * @dead_until:	 loop time; in the past or 0 when alive
+ * @last_rx:	 loop time of the last answer on any connection
  * @silent:	 nothing was heard about the name with hash @silent_name
  * @dropped:	 connections in a row that ended without an answer
  */
@@ -47,6 +48,7 @@ struct server {
 	struct list conns;
 	unsigned nr_conns;
 	double dead_until;
+	double last_rx;
 	bool silent;
 	uint32_t silent_name;
 	unsigned dropped;
@@ -57,6 +59,7 @@ struct server {
  * @node:      in the server's list, or in the upstream's list of the ended
  * @pending:   asks on it, oldest first
  * @nr_pending: how many
+ * @nr_slow:   of these, slow ones
  * @abandoned: asks that left it unanswered: the server may still be busy
  * @answered:  asks that it answered
  * @wrong:     answers with the wrong question
@@ -72,11 +75,13 @@ struct conn {
 	struct dns_tcp tcp;
 	struct list pending;
 	unsigned nr_pending;
+	unsigned nr_slow;
 	unsigned abandoned;
 	unsigned answered;
 	unsigned wrong;
 	double last_rx;
 	ev_timer idle;
+	ev_timer stall;
 };
 
 /**
@@ -85,11 +90,14 @@ struct conn {
  *            placeless (about to try the next server) or of the done
  * @next_id:  next in the hash chain; in the table exactly while @conn is set
  * @timer:    end of this attempt
+ * @asked_at: loop time when it began
  * @sent_at:  loop time when it was last given to a connection, or sent when
  *            that had opened
  * @tried:    bit for each server that was tried
  * @first:    server to begin with
  * @dropped:  connections to this server that ended under it without answers
+ * @moves:    from connections to this server that were stalled
+ * @slow:     a connection stalled with it as its oldest
  * @second:   the sole server's second attempt has begun
  * @rcode:    what to say if nobody answers
  */
@@ -99,13 +107,15 @@ struct dns_ask {
 	struct list node;
 	struct dns_ask *next_id;
 	struct conn *conn;
-	struct server *server;
 	ev_timer timer;
 	double deadline;
+	double asked_at;
 	double sent_at;
 	uint32_t tried;
 	unsigned first;
 	unsigned dropped;
+	unsigned moves;
+	bool slow;
 	bool second;
 	bool done;
 	enum dns_rcode rcode;
@@ -173,12 +183,14 @@ void server_silent(struct server *server, const struct dns_ask *ask);
 /* ---- dns_conn.c ---- */
 
 /**
- * conn_for() - the connection that gets one more ask to @server
+ * conn_for() - the connection to @server that gets an ask
+ * @ask: it is looked at, not changed
  *
- * Return: the one with the fewest asks that is not stalled; a new one if that
- * one is busy or there is none; NULL if there is no memory.
+ * Return: the one with the fewest asks that nothing holds up; a new one if
+ * there is none, or that one is busy, or @ask is slow and would hold up
+ * others; NULL if there is no memory.
  */
-struct conn *conn_for(struct server *server);
+struct conn *conn_for(struct server *server, const struct dns_ask *ask);
 
 /** conn_add() - put an ask on a connection, and send it as soon as possible */
 void conn_add(struct conn *conn, struct dns_ask *ask);

@@ -35,6 +35,17 @@ static const char usage[] =
 	"  --max-gates N      connections of programs at a time (default "
 	"65536,\n"
 	"                     or what the limit of open files allows)\n"
+	"  --max-exports N    listening sockets of programs at a time "
+	"(default\n"
+	"                     4096)\n"
+	"  --pool-low N       idle connections to the host proxy for each "
+	"port\n"
+	"                     that a program listens on (default 2)\n"
+	"  --pool-high N      as many at most when clients come fast "
+	"(default 64)\n"
+	"  --no-mirror        do not listen in the enclave as well for a "
+	"program\n"
+	"                     that listens on all addresses\n"
 	"  --dns-listen ADDRESS[:PORT],...\n"
 	"                     answer DNS queries there, over UDP and TCP; port "
 	"53\n"
@@ -62,6 +73,10 @@ enum option_id {
 	OPT_ENDPOINT,
 	OPT_ALLOW_UID,
 	OPT_MAX_GATES,
+	OPT_MAX_EXPORTS,
+	OPT_POOL_LOW,
+	OPT_POOL_HIGH,
+	OPT_NO_MIRROR,
 	OPT_DNS_LISTEN,
 	OPT_DNS,
 	OPT_LOG,
@@ -76,6 +91,10 @@ static const struct option options[] = {
 	{"endpoint", required_argument, NULL, OPT_ENDPOINT},
 	{"allow-uid", required_argument, NULL, OPT_ALLOW_UID},
 	{"max-gates", required_argument, NULL, OPT_MAX_GATES},
+	{"max-exports", required_argument, NULL, OPT_MAX_EXPORTS},
+	{"pool-low", required_argument, NULL, OPT_POOL_LOW},
+	{"pool-high", required_argument, NULL, OPT_POOL_HIGH},
+	{"no-mirror", no_argument, NULL, OPT_NO_MIRROR},
 	{"dns-listen", required_argument, NULL, OPT_DNS_LISTEN},
 	{"dns", required_argument, NULL, OPT_DNS},
 	{"log", required_argument, NULL, OPT_LOG},
@@ -167,6 +186,28 @@ static int set_max_gates(
 	return 0;
 }
 
+static int set_max_exports(
+	struct vendor_config *config, const char *name, const char *value)
+{
+	uint64_t nr;
+
+	if (parse_uint(value, strlen(value), UINT32_MAX, &nr) == -1 || nr == 0)
+		return wrong(name, value, "expected a number from 1 to 2^32-1");
+	config->max_exports = nr;
+	return 0;
+}
+
+static int set_pool(unsigned *mark, const char *name, const char *value)
+{
+	uint64_t nr;
+
+	if (parse_uint(value, strlen(value), CONFIG_POOL_MAX, &nr) == -1 ||
+		nr == 0)
+		return wrong(name, value, "expected a number from 1 to 4096");
+	*mark = (unsigned)nr;
+	return 0;
+}
+
 static int set_dns_listen(
 	struct vendor_config *config, const char *name, const char *value)
 {
@@ -193,6 +234,13 @@ static int take_option(struct vendor_config *config, int id)
 	case OPT_ENDPOINT: return set_endpoint(config, "--endpoint", optarg);
 	case OPT_ALLOW_UID: return add_uid(config, "--allow-uid", optarg);
 	case OPT_MAX_GATES: return set_max_gates(config, "--max-gates", optarg);
+	case OPT_MAX_EXPORTS:
+		return set_max_exports(config, "--max-exports", optarg);
+	case OPT_POOL_LOW:
+		return set_pool(&config->pool_low, "--pool-low", optarg);
+	case OPT_POOL_HIGH:
+		return set_pool(&config->pool_high, "--pool-high", optarg);
+	case OPT_NO_MIRROR: config->no_mirror = true; return 0;
 	case OPT_DNS_LISTEN:
 		return set_dns_listen(config, "--dns-listen", optarg);
 	case OPT_DNS: return set_dns(config, "--dns", optarg);
@@ -253,6 +301,13 @@ static int complete(struct vendor_config *config)
 		return wrong("endpoint", ep->text,
 			"expected a numeric address: there is no resolver "
 			"without the host proxy");
+	if (config->pool_low > config->pool_high) {
+		fprintf(stderr,
+			"socket_vendor: --pool-low=%u: expected no more than "
+			"--pool-high, %u\n",
+			config->pool_low, config->pool_high);
+		return -1;
+	}
 	if (slash[1] == '\0')
 		return wrong("path", config->path,
 			"expected the path of a socket, not of a directory");
@@ -274,6 +329,9 @@ enum config_verdict config_read(
 	memset(config, 0, sizeof(*config));
 	config->log_level = LOG_WARN;
 	config->max_gates = CONFIG_GATES_DEFAULT;
+	config->pool_low = CONFIG_POOL_LOW;
+	config->pool_high = CONFIG_POOL_HIGH;
+	config->max_exports = CONFIG_EXPORTS_DEFAULT;
 	config->request_timeout = CONFIG_REQUEST_TIMEOUT;
 	config->own_uid = geteuid();
 	if (read_environment(config) == -1)

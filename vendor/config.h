@@ -19,6 +19,10 @@
 #define CONFIG_ALLOW_MAX       64
 #define CONFIG_GATES_DEFAULT   65536
 #define CONFIG_REQUEST_TIMEOUT 10.0
+#define CONFIG_POOL_LOW        2
+#define CONFIG_POOL_HIGH       64
+#define CONFIG_POOL_MAX        4096
+#define CONFIG_EXPORTS_DEFAULT 4096
 
 /**
  * struct vendor_config - one run's settings
@@ -31,6 +35,9 @@
  * @allow_any: serve every uid
  * @allow:     uids to serve besides root and the vendor's own
  * @max_gates: most connections of front-ends at a time
+ * @pool_low, @pool_high: idle standby connections for each inbound port
+ * @max_exports: most listeners of programs at a time
+ * @no_mirror: do not serve the enclave's own clients of wildcard ports
  * @request_timeout: seconds for a front-end that connected to say something
  * @dns_listen: where the DNS stub answers; none: there is no stub
  * @dns_servers: whom it asks
@@ -46,6 +53,10 @@ struct vendor_config {
 	uid_t allow[CONFIG_ALLOW_MAX];
 	size_t nr_allow;
 	size_t max_gates;
+	unsigned pool_low;
+	unsigned pool_high;
+	size_t max_exports;
+	bool no_mirror;
 	double request_timeout;
 	struct ip_port dns_listen[DNS_LISTEN_MAX];
 	unsigned nr_dns_listen;

@@ -330,6 +330,7 @@ static enum step step_reply(struct dial *d)
 	}
 	if (answer.reply == SOCKS5_SUCCEEDED)
 		d->result.local = answer.bound.addr;
+	d->result.reply = answer.reply;
 	return finish(d, socks5_errno(answer.reply), 0);
 }
 

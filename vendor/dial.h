@@ -23,7 +23,8 @@ struct dial;
  * @err:   0, or a positive errno that a TCP connect() would report
  * @fd:    the connected carrier, non-blocking and CLOEXEC, nothing of the
  *         payload read; the callback owns it. -1 unless @err is 0
- * @local: the local address of the host's connection
+ * @local: the local address of the host's connection; for BIND the port
+ * @reply: the host proxy's reply code, 0 if none came or it was a success
  * @proxy_err: nonzero when the host proxy itself could not be reached or did
  *         not speak SOCKS5: the errno of that, for a log line
  * @ep:    the host proxy that was asked
@@ -32,6 +33,7 @@ struct dial_result {
 	int err;
 	int fd;
 	struct ip_port local;
+	uint8_t reply;
 	int proxy_err;
 	const struct endpoint *ep;
 };
@@ -47,7 +49,7 @@ typedef void dial_cb(const struct dial_result *result, void *arg);
  * dial_start() - begin
  * @loop:    the event loop
  * @ep:      the host proxy, copied
- * @command: SOCKS5_CONNECT (later: SOCKS5_BIND)
+ * @command: SOCKS5_CONNECT, or SOCKS5_BIND, which ends with the first reply
  * @dst:     the destination, copied
  * @timeout: seconds for the whole, > 0
  * @cb, @arg: whom to tell

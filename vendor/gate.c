@@ -4,6 +4,7 @@
 #include "common/vendor_msg.h"
 #include "vendor/dial.h"
 #include "vendor/edge.h"
+#include "vendor/inbound.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -38,6 +39,11 @@
  * Requests are read without room for control messages: fds that come with one
  * are never installed here, the kernel only reports them (MSG_CTRUNC), and a
  * message that brings any is refused.
+ *
+ * A gate whose request is BIND or REJOIN is no gate: its socket goes to the
+ * inbound service (vendor/inbound.h), with the request consumed, and the gate
+ * is closed without it. A refusal is answered here, with nothing left unread:
+ * whoever binds waits in recv(), where a pending error would come first.
  *
  * A front-end of another user must not borrow the vendor's rights: it may name
  * a host proxy of its own, but not one that is found through the file system,
@@ -99,6 +105,7 @@ struct gate {
 
 /**
  * struct gates - the set
+ * @inbound: takes those that bind
  * @open:  every gate that is not CLOSED
  * @dead:  CLOSED ones, freed by @reap
  * @reap:  runs before the loop waits
@@ -108,6 +115,7 @@ struct gates {
 	struct ev_loop *loop;
 	const struct vendor_config *config;
 	struct edge_poll *poll;
+	struct inbound *inbound;
 	struct gate *open;
 	struct gate *dead;
 	size_t count;
@@ -153,7 +161,7 @@ static void gate_close(struct gate *g)
 	g->dial = NULL;
 	if (g->edge.poll)
 		edge_drop(&g->edge);
-	closefd(&g->fd);
+	closefd_if(&g->fd); /* unless it is the inbound service's now */
 	closefd_if(&g->carrier);
 	unlink_gate(g);
 	g->next = gates->dead;
@@ -339,6 +347,27 @@ static void begin_dial(struct gate *g, const struct vendor_request *req)
 		answer(g, ENOBUFS);
 }
 
+static void hand_over(struct gate *g, const struct vendor_request *req)
+{
+	struct endpoint ep;
+	int err = choose_endpoint(g, req, &ep);
+	char byte;
+
+	if (recv(g->fd, &byte, 1, MSG_DONTWAIT) == -1) {
+		gate_close(g);
+		return;
+	}
+	if (g->edge.poll)
+		edge_del(&g->edge);
+	if (err == 0)
+		err = inbound_take(
+			g->gates->inbound, &g->fd, g->uid, &ep, req);
+	if (err)
+		answer(g, err);
+	else
+		gate_close(g);
+}
+
 static void begin(struct gate *g, const struct vendor_request *req)
 {
 	vendor_result_init(&g->result, req->op, 0);
@@ -349,6 +378,10 @@ static void begin(struct gate *g, const struct vendor_request *req)
 	case VENDOR_PING: answer(g, 0); break;
 	case VENDOR_CONNECT:
 	case VENDOR_PROBE: begin_dial(g, req); break;
+	case VENDOR_BIND:
+	case VENDOR_REJOIN: hand_over(g, req); break;
+	case VENDOR_LISTEN:
+	case VENDOR_ACCEPT: answer(g, EINVAL); break; /* BIND comes first */
 	}
 }
 
@@ -468,6 +501,12 @@ struct gates *gates_new(struct ev_loop *loop,
 		free(gates);
 		return NULL;
 	}
+	gates->inbound = inbound_new(loop, config);
+	if (!gates->inbound) {
+		edge_poll_unref(gates->poll);
+		free(gates);
+		return NULL;
+	}
 	gates->magic = GATES_MAGIC;
 	gates->loop = loop;
 	gates->config = config;
@@ -487,6 +526,7 @@ void gates_free(struct gates *gates)
 	on_reap(gates->loop, &gates->reap, EV_PREPARE);
 	assert(gates->count == 0);
 	ev_prepare_stop(gates->loop, &gates->reap);
+	inbound_free(gates->inbound);
 	edge_poll_unref(gates->poll);
 	gates->magic = 0;
 	free(gates);

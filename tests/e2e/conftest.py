@@ -2,6 +2,7 @@
 """Fixtures: the world, and an enclave with a host proxy over each carrier."""
 
 import os
+import resource
 import sys
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import harness
+import names
 import servers
 
 CARRIERS = ["unix", "tcp"]
@@ -26,6 +28,9 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "no_asan(reason): AddressSanitizer's runtime breaks the program")
     if os.environ.get("E2E_SANDBOX"):
+        # thousands of connections at once, some of them this process's
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         return
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture:
@@ -84,6 +89,11 @@ def nginx(world):
 @pytest.fixture(scope="session")
 def web(world):
     return servers.Web(world)
+
+
+@pytest.fixture(scope="session")
+def name_servers(world):
+    return names.NameServers(world)
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,8 @@ def run(argv, env=None, stdin=None, timeout=None, cwd=None, prefix=(), note=""):
             out, err = proc.communicate(timeout=1)
         except subprocess.TimeoutExpired as late:
             out, err = late.stdout or b"", late.stderr or b""
+            proc.stdout.close()
+            proc.stderr.close()
         say("%s$ %s\n!! killed after %g s\n%s%s" % (
             note, " ".join(argv), timeout, text(out), text(err)))
         raise AssertionError("%s: not done after %g s" % (argv, timeout))
@@ -451,7 +453,7 @@ class Enclave:
     def prefix(self):
         proc = "/proc/%d/ns/" % self.holder.pid
         return ["nsenter", "--net=" + proc + "net", "--mount=" + proc + "mnt",
-                "--pid=" + proc + "pid_for_children", "--"]
+                "--pid=" + proc + "pid_for_children", "--wd=" + self.tmp, "--"]
 
     def environ(self, extra, preload):
         env = dict(self.env)
@@ -467,20 +469,20 @@ class Enclave:
     def plain(self, argv, env=None, **kw):
         """Run a program in the enclave as it is."""
         return run(argv, env=self.environ(env or {}, False), prefix=self.prefix(),
-                   note="enclave", cwd=self.tmp, **kw)
+                   note="enclave", **kw)
 
     def run(self, argv, options=(), env=None, **kw):
         """Run a program in the enclave through proxify."""
         return run([self.world.bin + "/proxify", *options, *argv],
                    env=self.environ(env or {}, True), prefix=self.prefix(),
-                   note="enclave", cwd=self.tmp, **kw)
+                   note="enclave", **kw)
 
     def popen(self, argv, env=None, **kw):
         """Start a program in the enclave through proxify."""
         argv = [str(a) for a in (self.world.bin + "/proxify", *argv)]
         say("enclave$ %s &" % " ".join(argv))
         return subprocess.Popen(
-            self.prefix() + argv, env=self.environ(env or {}, True), cwd=self.tmp,
+            self.prefix() + argv, env=self.environ(env or {}, True),
             start_new_session=True, **kw)
 
     def processes(self, name):

@@ -12,7 +12,9 @@ from harness import (HERE, PYTHON, TIMEOUT, WORLD4, WORLD6, Daemon, listening,
 
 HELLO = "Hello from outside.\n"
 
+# One process, and no change of user: a user namespace has none to change to.
 NGINX_CONF = """
+user root root;
 daemon off;
 master_process off;
 pid {dir}/nginx.pid;

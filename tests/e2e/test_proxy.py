@@ -244,6 +244,7 @@ def test_malformed(proxy, message):
 def test_client_that_goes_silent(new_site, part):
     """In the middle of the handshake: a deadline, and the fd is free again."""
     site = new_site("--handshake-timeout", "0.3")
+    assert ask(site.proxy, UNREACHABLE4, 80) == 4  # every thread is up
     before = site.proxy.fds()
     with site.proxy.connect() as sock:
         sock.sendall((GREETING + connect_request(WORLD4, 80))[:part])
@@ -445,8 +446,8 @@ def test_out_of_fds(new_site, world):
 def test_workers(new_site):
     """--workers threads, and all of them are used."""
     site = new_site("--workers", "3")
-    tasks = os.listdir("/proc/%d/task" % site.proxy.pid)
-    assert len(tasks) >= 3
+    until(lambda: len(os.listdir("/proc/%d/task" % site.proxy.pid)) >= 3,
+          "there are three threads")
     with Peer(echo) as peer:
         socks = [connected(site.proxy, peer) for _ in range(60)]
         for sock in socks:

@@ -97,5 +97,5 @@ def rsyncd(world, user_prefix):
 def test_rsync(enclave, rsyncd):
     url, original = rsyncd
     copy = enclave.tmp + "/copy"
-    enclave.run(["rsync", "-a", "--timeout=20", url, copy]).ok()
+    enclave.run(["rsync", "-rt", "--timeout=20", url, copy]).ok()
     sh("diff -r %s %s" % (original, copy))

@@ -17,7 +17,7 @@ from servers import HELLO, Peer, echo
 
 MAGIC = 0x70786679
 REQUEST_SIZE = 1024
-RESULT_SIZE = 64
+RESULT_SIZE = 80
 PING, CONNECT = 2, 1
 
 

@@ -101,9 +101,9 @@ START_TEST(request_operations)
 
 		req.op = (uint16_t)op;
 		ck_assert_pstr_eq(check_request(&req),
-			op >= 1 && op <= 3
+			(op >= 1 && op <= 5) || op == VENDOR_REJOIN
 				? NULL
-				: "expected operation connect, ping or probe");
+				: "expected a known operation");
 	}
 }
 END_TEST
@@ -222,7 +222,7 @@ START_TEST(result_of_every_size)
 		memcpy(exact, &res, len < sizeof(res) ? len : sizeof(res));
 		ck_assert_pstr_eq(vendor_result_check((void *)exact, len, 0),
 			len == sizeof(res) ? NULL
-					   : "expected a result of 64 bytes");
+					   : "expected a result of 80 bytes");
 		free(exact);
 	}
 }
@@ -266,11 +266,13 @@ START_TEST(result_operations)
 		struct vendor_result res = result(VENDOR_PING, 0);
 
 		res.op = (uint16_t)op;
-		ck_assert_pstr_eq(vendor_result_check(&res, sizeof(res),
-					  op == VENDOR_CONNECT ? 1 : 0),
-			op >= 1 && op <= 3
-				? NULL
-				: "expected operation connect, ping or probe");
+		ck_assert_pstr_eq(
+			vendor_result_check(&res, sizeof(res),
+				op == VENDOR_CONNECT || op == VENDOR_ACCEPT
+					? 1
+					: 0),
+			op >= 1 && op <= 6 ? NULL
+					   : "expected a known operation");
 	}
 }
 END_TEST
@@ -308,6 +310,9 @@ START_TEST(result_fds)
 		{VENDOR_PING, 5, 0},
 		{VENDOR_PROBE, 0, 0},
 		{VENDOR_PROBE, 111, 0},
+		{VENDOR_BIND, 0, 0},
+		{VENDOR_LISTEN, 0, 0},
+		{VENDOR_ACCEPT, 0, 1},
 	};
 
 	for (size_t i = 0; i < NR(table); i++) {

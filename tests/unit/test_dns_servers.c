@@ -186,6 +186,49 @@ START_TEST(slow_name)
 }
 END_TEST
 
+/* Nor those that were sent right behind it, on the same connection. */
+START_TEST(behind_slow_names)
+{
+	double begin = ev_time();
+	int slow, quick, i;
+	char name[32];
+
+	config.deadline = 3;
+	server(FAKE_SLOW_NAME);
+	start();
+	slow = client(SOCK_DGRAM);
+	quick = client(SOCK_DGRAM);
+	for (i = 0; i < 40; i++) {
+		snprintf(name, sizeof(name), "quick-%d.test", i);
+		wire_query(&q, (unsigned)i, name, TYPE_A);
+		put(quick, SOCK_DGRAM);
+		wire_query(&q, 77, "slow.test", TYPE_A);
+		if (i % 16 == 0)
+			put(slow, SOCK_DGRAM);
+	}
+	for (i = 0; i < 40; i++) {
+		get(quick, SOCK_DGRAM);
+		snprintf(
+			name, sizeof(name), "quick-%u.test", wire_get16(a.buf));
+		wire_query(&q, wire_get16(a.buf), name, TYPE_A);
+		ck_assert(is_answer());
+	}
+	ck_assert_double_lt(ev_time() - begin, 4 * DNS_STALL);
+	/* asked again, they are by themselves, and others still not held up */
+	turn_for(1.5 - (ev_time() - begin) + 0.1);
+	for (i = 0; i < 5; i++)
+		next_query_works();
+	ck_assert_double_lt(ev_time() - begin, 2.0);
+	for (i = 0; i < 3; i++) {
+		get(slow, SOCK_DGRAM);
+		wire_query(&q, 77, "slow.test", TYPE_A);
+		ck_assert(is_error(2));
+	}
+	closefd(&slow);
+	closefd(&quick);
+}
+END_TEST
+
 /* A slow name does not make a server dead for the others. */
 START_TEST(slow_name_is_not_death)
 {
@@ -296,6 +339,7 @@ int main(void)
 	tcase_add_test(tc, all_dead);
 	tcase_add_loop_test(tc, rcodes, 0, 5);
 	tcase_add_test(tc, slow_name);
+	tcase_add_test(tc, behind_slow_names);
 	tcase_add_test(tc, slow_name_is_not_death);
 	tcase_add_test(tc, idle_upstream_closed);
 	tcase_add_test(tc, upstream_closes_under_load);

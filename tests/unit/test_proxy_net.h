@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <ev.h>
 #include <fcntl.h>
+#include <linux/vm_sockets.h>
 #include <net/if.h>
 #include <poll.h>
 #include <sched.h>
@@ -97,11 +98,46 @@ static inline int net_connect(const struct ip_port *addr)
 	return fd;
 }
 
+/* Is there vsock within this machine (the kernel's vsock_loopback)? */
+static inline bool net_has_vsock(void)
+{
+	struct sockaddr_vm vm = {.svm_family = AF_VSOCK,
+		.svm_cid = 1 /* VMADDR_CID_LOCAL */,
+		.svm_port = VMADDR_PORT_ANY};
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	bool ok = fd != -1 && bind(fd, (struct sockaddr *)&vm, sizeof(vm)) == 0;
+
+	if (fd != -1)
+		close(fd);
+	return ok;
+}
+
+static inline void net_pair_vsock(int pair[2])
+{
+	struct sockaddr_vm vm = {.svm_family = AF_VSOCK,
+		.svm_cid = 1,
+		.svm_port = VMADDR_PORT_ANY};
+	struct sockaddr *sa = (struct sockaddr *)&vm;
+	socklen_t len = sizeof(vm);
+	int fd = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_eq(bind(fd, sa, len), 0);
+	ck_assert_int_eq(listen(fd, 1), 0);
+	ck_assert_int_eq(getsockname(fd, sa, &len), 0);
+	pair[0] = socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	ck_assert_int_eq(connect(pair[0], sa, len), 0);
+	pair[1] = accept(fd, NULL, NULL);
+	ck_assert_int_ge(pair[1], 0);
+	close(fd);
+}
+
 /* A connected pair, both ends non-blocking. */
 static inline void net_pair(sa_family_t family, int pair[2])
 {
 	if (family == AF_UNIX) {
 		ck_assert_int_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+	} else if (family == AF_VSOCK) {
+		net_pair_vsock(pair);
 	} else {
 		struct ip_port addr;
 		int fd = net_listen(family, 1, &addr);

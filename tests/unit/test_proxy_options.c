@@ -55,6 +55,10 @@ START_TEST(defaults)
 	ck_assert_int_eq(options.log_level, LOG_INFO);
 	ck_assert_str_eq(options.resolv_conf, "/etc/resolv.conf");
 	ck_assert_uint_eq(options.rules.nr, 0);
+	ck_assert_uint_eq(options.bind.nr_addresses, 0);
+	ck_assert_uint_eq(options.bind.nr_publish, 0);
+	ck_assert(!options.bind.limited);
+	ck_assert_uint_eq(options.bind.queue, BIND_QUEUE_DEFAULT);
 }
 END_TEST
 
@@ -113,6 +117,20 @@ START_TEST(values)
 	ck_assert_int_eq(options.rules.rule[0].verdict, RULES_DENY);
 	ck_assert_int_eq(options.rules.rule[1].verdict, RULES_ALLOW);
 	options_free(&options);
+	ck_assert_int_eq(parse("--bind-address 192.0.2.1 --bind-address :: "
+			       "--publish 8080:80 --publish 8443:443 "
+			       "--accept-queue 5"),
+		0);
+	ck_assert_uint_eq(options.bind.nr_addresses, 2);
+	ck_assert_uint_eq(bind_policy_host_port(&options.bind, 8443), 443);
+	ck_assert_uint_eq(options.bind.queue, 5);
+	options_free(&options);
+	ck_assert_int_eq(
+		parse("--allow-bind 80,443 --allow-bind=8000-8001"), 0);
+	ck_assert(bind_policy_allows(&options.bind, 80));
+	ck_assert(bind_policy_allows(&options.bind, 8001));
+	ck_assert(!bind_policy_allows(&options.bind, 8002));
+	options_free(&options);
 	ck_assert_int_eq(parse("-h"), 0);
 	ck_assert(options.help);
 	options_free(&options);
@@ -163,6 +181,16 @@ static const struct {
 	{"--allow 10.0.0.0/33", "bad value '10.0.0.0/33' for --allow: expected "
 				"CIDR"},
 	{"--deny host", "bad value 'host' for --deny: expected CIDR"},
+	{"--bind-address host", "bad value 'host' for --bind-address: expected "
+				"an IPv4 or IPv6 address"},
+	{"--allow-bind 80-", "bad value '80-' for --allow-bind: expected all"},
+	{"--publish 80", "bad value '80' for --publish: expected "
+			 "ENCLAVE:HOST"},
+	{"--publish 1:2 --publish 1:3",
+		"bad value '1:3' for --publish: one of the ports was "
+		"published"},
+	{"--accept-queue 0", "bad value '0' for --accept-queue: expected a"},
+	{"--accept-queue 65536", "bad value '65536' for --accept-queue"},
 	{"--resolv-conf x", "bad value 'x' for --resolv-conf: expected an "
 			    "absolute path"},
 	{"--log loud", "bad value 'loud' for --log: expected error, warn"},

@@ -9,6 +9,7 @@
 
 #include "test_proxy_net.h"
 
+#include <netinet/tcp.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -590,13 +591,22 @@ START_TEST(tcp_port_zero)
 {
 	struct listener other;
 	struct endpoint tcp;
-	int fd;
+	int fd, accepted, nodelay = 0, keepalive = 0;
+	socklen_t len = sizeof(nodelay);
 
 	ck_assert_ptr_null(endpoint_parse(&tcp, "tcp:127.0.0.1:0"));
 	ck_assert_int_eq(listener_open(&listener, &tcp), 0);
 	ck_assert_uint_ne(listener.ep.port, 0);
 	ck_assert_ptr_nonnull(strstr(listener.text, "tcp:127.0.0.1:"));
+	/* What it accepts has the options of a relayed TCP connection. */
 	fd = net_connect(&listener.ep.addr);
+	accepted = accept(listener.fd, NULL, NULL);
+	ck_assert_int_ge(accepted, 0);
+	getsockopt(accepted, IPPROTO_TCP, TCP_NODELAY, &nodelay, &len);
+	getsockopt(accepted, SOL_SOCKET, SO_KEEPALIVE, &keepalive, &len);
+	ck_assert_int_ne(nodelay, 0);
+	ck_assert_int_ne(keepalive, 0);
+	close(accepted);
 	close(fd);
 	/* In use. */
 	ck_assert_int_eq(listener_open(&other, &listener.ep), -1);

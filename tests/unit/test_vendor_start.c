@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
+#include "tempdir.h"
 #include "vendor/logfile.h"
 #include "vendor_stage.h"
 
@@ -358,7 +359,7 @@ START_TEST(test_log_bounded)
 	ck_assert_int_eq(truncate(log, LOGFILE_MAX + 1), 0);
 	while (stat(aside, &st) == -1)
 		(void)poll(NULL, 0, 10); /* at the next tick */
-	ck_assert_int_eq(st.st_size, LOGFILE_MAX + 1);
+	ck_assert_int_gt(st.st_size, LOGFILE_MAX);
 	eventually(worker_logs_anew);
 	stop();
 }
@@ -435,14 +436,19 @@ static int spawn(const char *path)
 
 int main(int argc, char **argv)
 {
+	char root[TEMPDIR_LEN];
 	SRunner *runner;
 	int failed;
 
 	if (argc == 3 && strcmp(argv[1], "spawn") == 0)
 		return spawn(argv[2]);
+	/* A vendor that a failed test left behind ends with its folder. */
+	tempdir_make(root);
+	setenv("TEMPDIR_ROOT", root, 1);
 	runner = srunner_create(suite());
 	srunner_run_all(runner, CK_NORMAL);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
+	tempdir_remove(root);
 	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -1,0 +1,528 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vendor/export.h"
+#include "common/fd.h"
+#include "common/log.h"
+#include "vendor/listener.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Theory of operation
+ *
+ *	state	event			then
+ *	SEEKING	-			mirror bound, claim under way or pausing
+ *		the host keeps the port	HELD
+ *		refused or no answer	listeners told, pause of 50 ms to 1 s
+ *	HELD	the claim is lost	SEEKING, the same port
+ *	any	last listener leaves	GONE
+ *
+ * Whether a failure is final is the listeners' matter: a control that waits
+ * for its BIND is answered and closed, one that listened before (recovery,
+ * REJOIN) keeps the export seeking for ever.
+ *
+ * What runs follows from three facts, in export_update() and nowhere else:
+ *
+ *			pool			mirror
+ *	not HELD	closed			as below
+ *	HELD, no LISTEN	closed			not watched
+ *	  by plain BIND	open with one: it owns the port
+ *	HELD, LISTEN	open between the marks	watched
+ *	clients wait	held back		not watched
+ *
+ * Clients come from the pool and the mirror, and are offered at once to the
+ * listeners in turn (round robin), of each to the control with the least
+ * unread. When all are full they wait here, oldest first; as the pool is then
+ * held back, no more than were paired already, and the rest stay with the host
+ * and the kernel.
+ *
+ * A client of a family that the port is not for is turned away: it would be
+ * the wrong listener's. Only plain BIND knows no families, there it goes to
+ * the other port of the same number, if there is one for its family.
+ *
+ * The port that the host chose (port 0) may be taken in the enclave, as the
+ * mirror tells. The claim is then dropped and the host asked for another.
+ *
+ * When the host says that the port is in use, but this vendor let it go a
+ * moment ago, the host may just not be done with that: see
+ * env_released_lately().
+ */
+
+#define EXPORT_MAGIC 0x6578706fu
+
+#define PORT_TRIES  8    /* ports taken in the enclave, before giving up */
+#define USE_PAUSE   0.01 /* seconds, for the host to be done with a release */
+#define NUDGE_PAUSE 0.02 /* seconds */
+
+static void on_retry(struct ev_loop *loop, ev_timer *timer, int revents);
+
+struct scope export_scope(
+	const struct ip_port *addr, bool v6only, bool loopback)
+{
+	struct ip_port plain = *addr;
+	struct scope scope = {.loopback = loopback};
+
+	ip_port_unmap(&plain);
+	scope.v4 =
+		plain.family == AF_INET || (ip_port_is_any(&plain) && !v6only);
+	scope.v6 = plain.family == AF_INET6;
+	return scope;
+}
+
+static const char *name_of(const struct export *e, char *buf, size_t size)
+{
+	struct ip_port addr = e->addr;
+
+	addr.port = e->port;
+	return ip_port_format(&addr, buf, size);
+}
+
+static void seek_after(struct export *e, double pause)
+{
+	ev_timer_stop(e->env->loop, &e->retry);
+	ev_timer_set(&e->retry, pause, 0);
+	ev_timer_start(e->env->loop, &e->retry);
+}
+
+/* ---- clients ---- */
+
+static void client_free(struct client *c)
+{
+	list_del(&c->link);
+	closefd_if(&c->fd);
+	free(c);
+}
+
+static void drop_clients(struct export *e)
+{
+	while (!list_empty(&e->clients))
+		client_free(list_entry(e->clients.next, struct client, link));
+}
+
+/* Offer a client to each listener in turn. */
+static enum offer offer(struct export *e, const struct client *c)
+{
+	enum offer best = OFFER_NONE;
+	struct list *l, *tmp;
+
+	list_foreach_safe(l, tmp, &e->listeners)
+	{
+		enum offer offer = listener_offer(
+			list_entry(l, struct listener, export_link), c);
+
+		if (offer == OFFER_TAKEN) {
+			list_del(l);
+			list_add_tail(&e->listeners, l);
+			return OFFER_TAKEN;
+		}
+		if (offer < best)
+			best = offer;
+	}
+	return best;
+}
+
+static void nudge_later(struct export *e)
+{
+	if (ev_is_active(&e->nudge))
+		return;
+	ev_timer_set(&e->nudge, NUDGE_PAUSE, 0);
+	ev_timer_start(e->env->loop, &e->nudge);
+}
+
+void export_pump(struct export *e)
+{
+	if (e->pumping || e->state == EXPORT_GONE)
+		return;
+	e->pumping = true;
+	while (!list_empty(&e->clients)) {
+		struct client *c =
+			list_entry(e->clients.next, struct client, link);
+		enum offer how = offer(e, c);
+
+		if (how == OFFER_SHORT)
+			nudge_later(e);
+		if (how == OFFER_FULL || how == OFFER_SHORT)
+			break;
+		client_free(c);
+	}
+	e->pumping = false;
+	export_update(e);
+}
+
+static void on_nudge(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct export *e = timer->data;
+
+	assert(e->magic == EXPORT_MAGIC);
+	export_pump(e);
+}
+
+static bool serves(const struct export *e, const struct ip_port *remote)
+{
+	return remote->family == AF_INET ? e->scope.v4 : e->scope.v6;
+}
+
+/* Plain BIND: the port of the same number for the client's family. */
+static struct export *find_server(
+	struct export *e, const struct ip_port *remote)
+{
+	struct list *l, *tmp;
+
+	if (serves(e, remote))
+		return e;
+	if (!e->plain)
+		return NULL;
+	list_foreach_safe(l, tmp, &e->env->exports)
+	{
+		struct export *other = list_entry(l, struct export, link);
+
+		if (other->plain && other->state == EXPORT_HELD &&
+			other->port == e->port && serves(other, remote) &&
+			memcmp(&other->ep, &e->ep, sizeof(e->ep)) == 0)
+			return other;
+	}
+	return NULL;
+}
+
+static struct client *client_new(
+	int fd, const struct ip_port *remote, const struct ip_port *local)
+{
+	struct client *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return NULL;
+	c->fd = fd;
+	c->remote = *remote;
+	if (local)
+		c->local = *local;
+	list_init(&c->link);
+	ip_port_unmap(&c->remote);
+	ip_port_unmap(&c->local);
+	return c;
+}
+
+static void take_client(struct export *e, struct client *c)
+{
+	if (e->state == EXPORT_GONE || !e->listening) {
+		client_free(c); /* as TCP: nobody listens */
+		return;
+	}
+	list_add_tail(&e->clients, &c->link);
+	export_pump(e);
+}
+
+static void on_host_client(int fd, const struct ip_port *remote, void *arg)
+{
+	struct export *e = arg;
+	struct export *server = find_server(e, remote);
+	char who[IP_PORT_STRLEN], what[IP_PORT_STRLEN];
+	struct client *c = server ? client_new(fd, remote, NULL) : NULL;
+
+	assert(e->magic == EXPORT_MAGIC);
+	if (c) {
+		take_client(server, c);
+		return;
+	}
+	log_warn_ratelimit("port %s: client %s turned away: %s",
+		name_of(e, what, sizeof(what)),
+		ip_port_format(remote, who, sizeof(who)),
+		server ? log_strerror(ENOMEM) : "not of the port's family");
+	closefd(&fd);
+}
+
+static void on_local_client(int fd, const struct ip_port *remote,
+	const struct ip_port *local, void *arg)
+{
+	struct export *e = arg;
+	struct client *c = client_new(fd, remote, local);
+
+	assert(e->magic == EXPORT_MAGIC);
+	if (c)
+		take_client(e, c);
+	else
+		closefd(&fd);
+}
+
+/* ---- what runs ---- */
+
+static bool any_listens(const struct export *e)
+{
+	struct list *l, *tmp;
+
+	list_foreach_safe(l, tmp, &e->listeners)
+	{
+		if (listener_is_listening(
+			    list_entry(l, struct listener, export_link)))
+			return true;
+	}
+	return false;
+}
+
+static void update_pool(struct export *e)
+{
+	const struct inbound_env *env = e->env;
+	struct pool_port port = {.port = e->port, .plain = e->plain};
+	unsigned low = e->listening ? env->pool_low : 1;
+	unsigned high = e->listening ? env->pool_high : 1;
+
+	if (e->state != EXPORT_HELD || (!e->listening && !e->plain)) {
+		pool_close(&e->pool, e->listening);
+		return;
+	}
+	memcpy(port.key, e->claim.key, sizeof(port.key));
+	if (!e->pool.open) {
+		pool_open(&e->pool, &port, low, high, e->first);
+		e->first = -1;
+	} else if (e->pool.low != low || e->pool.high != high) {
+		pool_resize(&e->pool, low, high);
+	}
+	if (e->pool.held_back != e->starved)
+		pool_hold_back(&e->pool, e->starved);
+}
+
+static void update_controls(struct export *e)
+{
+	struct list *l, *tmp;
+
+	list_foreach_safe(l, tmp, &e->listeners)
+		listener_arm(list_entry(l, struct listener, export_link));
+}
+
+void export_update(struct export *e)
+{
+	bool starved;
+
+	assert(e->magic == EXPORT_MAGIC);
+	if (e->state == EXPORT_GONE || e->pumping)
+		return;
+	e->listening = any_listens(e);
+	if (!e->listening)
+		drop_clients(e);
+	starved = !list_empty(&e->clients);
+	if (starved != e->starved) {
+		e->starved = starved;
+		update_controls(e);
+	}
+	if (!starved)
+		ev_timer_stop(e->env->loop, &e->nudge);
+	if (e->mirror)
+		mirror_watch(e->mirror, e->listening && !starved);
+	update_pool(e);
+}
+
+/* ---- seeking ---- */
+
+/* Local clients are for wildcard addresses of the enclave's own. */
+static bool wants_mirror(const struct export *e)
+{
+	return e->env->mirror && !e->scope.loopback && ip_port_is_any(&e->addr);
+}
+
+/* Return: 0, or an errno for bind(). */
+static int need_mirror(struct export *e)
+{
+	struct ip_port addr = e->addr;
+
+	if (e->mirror || e->port == 0 || !wants_mirror(e))
+		return 0;
+	ip_port_unmap(&addr);
+	addr.port = e->port;
+	e->mirror =
+		mirror_bind(e->env->loop, &addr, e->v6only, on_local_client, e);
+	if (!e->mirror)
+		return errno == EMFILE || errno == ENFILE ? ENOBUFS : errno;
+	if (!e->listening || mirror_listen(e->mirror, e->backlog) == 0)
+		return 0;
+	mirror_free(e->mirror);
+	e->mirror = NULL;
+	return EADDRINUSE;
+}
+
+static void tell(struct export *e, int err, bool away)
+{
+	struct list *l, *tmp;
+
+	list_foreach_safe(l, tmp, &e->listeners)
+		listener_outcome(list_entry(l, struct listener, export_link),
+			e->port, err, away);
+}
+
+static void failed(struct export *e, int err, bool away)
+{
+	char name[IP_PORT_STRLEN];
+
+	log_info_ratelimit("port %s: not to be had: %s",
+		name_of(e, name, sizeof(name)), log_strerror(err));
+	tell(e, err, away);
+	if (e->state == EXPORT_SEEKING)
+		seek_after(e, env_pause(&e->pause));
+}
+
+/* The host chose a port that somebody in the enclave has. */
+static void choose_again(struct export *e, int err)
+{
+	claim_drop(&e->claim);
+	e->port = 0;
+	if (err == EADDRINUSE && ++e->tries < PORT_TRIES)
+		seek_after(e, 0);
+	else
+		failed(e, err, false);
+}
+
+static void held(struct export *e, const struct claim_result *result)
+{
+	char name[IP_PORT_STRLEN];
+
+	e->state = EXPORT_HELD;
+	e->plain = result->plain;
+	e->pause = 0;
+	log_info("port %s: kept by the host%s", name_of(e, name, sizeof(name)),
+		e->plain ? " by plain BIND" : "");
+	e->first = result->fd;
+	export_update(e);
+	assert(e->first == -1);
+	tell(e, 0, false);
+}
+
+static void on_claimed(struct claim *claim, const struct claim_result *result)
+{
+	struct export *e = list_entry(claim, struct export, claim);
+	bool chosen = e->port == 0;
+	int fd = result->fd;
+	int err;
+
+	assert(e->magic == EXPORT_MAGIC && e->state == EXPORT_SEEKING);
+	if (result->err == EADDRINUSE && env_released_lately(e->env, e->port)) {
+		seek_after(e, USE_PAUSE);
+		return;
+	}
+	if (result->err) {
+		failed(e, result->err, result->away);
+		return;
+	}
+	e->port = result->port;
+	err = chosen ? need_mirror(e) : 0;
+	if (err) {
+		closefd_if(&fd);
+		choose_again(e, err);
+	} else {
+		held(e, result);
+	}
+}
+
+static void on_lost(struct claim *claim)
+{
+	struct export *e = list_entry(claim, struct export, claim);
+	char name[IP_PORT_STRLEN];
+
+	assert(e->magic == EXPORT_MAGIC && e->state == EXPORT_HELD);
+	log_warn_ratelimit("port %s: the host proxy let it go, asking again",
+		name_of(e, name, sizeof(name)));
+	e->state = EXPORT_SEEKING;
+	seek_after(e, env_pause(&e->pause));
+	export_update(e);
+}
+
+static void on_retry(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct export *e = timer->data;
+	int err;
+
+	assert(e->magic == EXPORT_MAGIC && e->state == EXPORT_SEEKING);
+	err = need_mirror(e);
+	if (err)
+		failed(e, err, false);
+	else
+		claim_start(&e->claim, e->port);
+}
+
+/* ---- life ---- */
+
+struct export *export_new(struct inbound_env *env, const struct endpoint *ep,
+	const struct ip_port *addr, bool v6only, bool loopback)
+{
+	struct export *e = calloc(1, sizeof(*e));
+
+	if (!e)
+		return NULL;
+	e->magic = EXPORT_MAGIC;
+	e->state = EXPORT_SEEKING;
+	e->env = env;
+	e->ep = *ep;
+	e->addr = *addr;
+	e->v6only = v6only;
+	e->scope = export_scope(addr, v6only, loopback);
+	e->port = addr->port;
+	e->backlog = 1;
+	e->first = -1;
+	claim_init(&e->claim, env, &e->ep, &e->scope, on_claimed, on_lost);
+	pool_init(&e->pool, env, &e->ep, on_host_client, e);
+	ev_timer_init(&e->retry, on_retry, 0, 0);
+	ev_timer_init(&e->nudge, on_nudge, 0, 0);
+	e->retry.data = e->nudge.data = e;
+	list_init(&e->listeners);
+	list_init(&e->clients);
+	list_add_tail(&env->exports, &e->link);
+	seek_after(e, 0);
+	return e;
+}
+
+static void export_free(struct reap *reap)
+{
+	struct export *e = list_entry(reap, struct export, reap);
+
+	e->magic = 0;
+	free(e);
+}
+
+void export_release(struct export *e)
+{
+	assert(e->magic == EXPORT_MAGIC && list_empty(&e->listeners));
+	if (e->state == EXPORT_GONE)
+		return;
+	/* A claim that is under way may succeed on the host all the same. */
+	if (e->port && (e->state == EXPORT_HELD || e->claim.dial))
+		env_note_release(e->env, e->port);
+	e->state = EXPORT_GONE;
+	list_del(&e->link);
+	ev_timer_stop(e->env->loop, &e->retry);
+	ev_timer_stop(e->env->loop, &e->nudge);
+	if (e->mirror)
+		mirror_free(e->mirror);
+	e->mirror = NULL;
+	claim_drop(&e->claim);
+	pool_close(&e->pool, false);
+	drop_clients(e);
+	reap_later(&e->env->reaper, &e->reap, export_free);
+}
+
+void export_attach(struct export *e, struct listener *listener)
+{
+	assert(e->magic == EXPORT_MAGIC && e->state != EXPORT_GONE);
+	assert(!listener->export);
+	listener->export = e;
+	list_add_tail(&e->listeners, &listener->export_link);
+}
+
+void export_detach(struct export *e, struct listener *listener)
+{
+	assert(e->magic == EXPORT_MAGIC && listener->export == e);
+	listener->export = NULL;
+	list_del(&listener->export_link);
+	if (list_empty(&e->listeners) && !e->pinned)
+		export_release(e);
+	else
+		export_update(e);
+}
+
+int export_listen(struct export *e, int backlog)
+{
+	assert(e->magic == EXPORT_MAGIC);
+	if (backlog > e->backlog)
+		e->backlog = backlog;
+	if (e->mirror && mirror_listen(e->mirror, e->backlog) == -1)
+		return errno;
+	return 0;
+}

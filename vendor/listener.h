@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#ifndef VENDOR_LISTENER_H
+#define VENDOR_LISTENER_H
+
+/*
+ * An application's listener: one or more controls, the sockets by which its
+ * processes and the vendor speak of it (common/vendor_msg.h).
+ */
+
+#include "common/vendor_msg.h"
+#include "vendor/export.h"
+
+/**
+ * struct listener - what one bind() made
+ * @key:    names it in a REJOIN
+ * @addr:   as asked for, with its real port as soon as that is known
+ * @v6only, @loopback, @reuseport: as asked for
+ * @uid:    whose it is
+ * @backlog: largest of its controls'
+ * @export: its port; NULL while it waits for one (REJOIN only)
+ * @ep:     of REJOIN: the host proxy to have the port from
+ * @again:  while it waits: the pause before it looks again
+ * @pause:  the last such pause in seconds
+ * @controls: of struct control
+ * @link:   in the set of all listeners
+ * @export_link: among those of @export
+ */
+struct listener {
+	uint32_t magic;
+	struct listeners *set;
+	uint8_t key[VENDOR_KEY_LEN];
+	struct ip_port addr;
+	bool v6only;
+	bool loopback;
+	bool reuseport;
+	uid_t uid;
+	int backlog;
+	struct export *export;
+	struct endpoint ep;
+	ev_timer again;
+	double pause;
+	struct list controls;
+	struct list link;
+	struct list export_link;
+	struct reap reap;
+};
+
+/**
+ * struct listeners - the set of all
+ * @env:      shared with the exports
+ * @attach:   gives a listener without port its export; called again after
+ *            pauses until it does
+ * @listeners, @controls: how many there are
+ */
+struct listeners {
+	struct inbound_env *env;
+	int (*attach)(struct listener *listener);
+	struct list all;
+	size_t nr_listeners;
+	size_t nr_controls;
+};
+
+/**
+ * listener_new() - a listener without port and control
+ * @set: where it is counted
+ * @req: BIND or REJOIN, checked
+ * @ep:  the host proxy, copied
+ * @uid: of the peer
+ *
+ * Return: the listener, or NULL and ENOMEM.
+ */
+struct listener *listener_new(struct listeners *set,
+	const struct vendor_request *req, const struct endpoint *ep, uid_t uid);
+
+/** listener_end() - close its controls and leave its port */
+void listener_end(struct listener *listener);
+
+/** listener_wait() - have @set->attach called after a pause */
+void listener_wait(struct listener *listener);
+
+/**
+ * control_new() - one more control
+ * @listener: whose
+ * @fd:       *fd is the control's own from now on, -1 then; it stays the
+ *            caller's upon failure
+ * @req:      BIND, which is answered when the port is there or not to be had,
+ *            or REJOIN, which listens already
+ *
+ * Return: 0, or an errno.
+ */
+int control_new(
+	struct listener *listener, int *fd, const struct vendor_request *req);
+
+/** listener_sweep() - close the controls whose front-end has hung up */
+void listener_sweep(struct listener *listener);
+
+/** listener_is_listening() - does any of its controls listen? */
+bool listener_is_listening(const struct listener *listener);
+
+/**
+ * listener_outcome() - an attempt to have the port ended
+ * @port: the port, if @err is 0
+ * @err:  0 or what bind() shall report
+ * @away: it is the host proxy that is not there
+ *
+ * Answers the controls that wait for it; those that are ready to wait for the
+ * host proxy go on waiting if it is @away. May end the listener.
+ */
+void listener_outcome(
+	struct listener *listener, uint16_t port, int err, bool away);
+
+/* In the order in which one counts more than another of several listeners. */
+enum offer {
+	OFFER_TAKEN, /* sent; the fd is still the caller's to close */
+	OFFER_SHORT, /* the kernel is short of something: try again soon */
+	OFFER_FULL,  /* no control has room: wait until one has */
+	OFFER_NONE,  /* nobody listens */
+};
+
+/** listener_offer() - send a client to the control with the least to do */
+enum offer listener_offer(
+	struct listener *listener, const struct client *client);
+
+/** listener_arm() - have its controls watch for what its export needs */
+void listener_arm(struct listener *listener);
+
+#endif

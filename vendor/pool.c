@@ -1,0 +1,538 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "vendor/pool.h"
+#include "common/fd.h"
+#include "common/hold_name.h"
+#include "common/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+/*
+ * Theory of operation
+ *
+ * A standby connection goes through these states, always forward:
+ *
+ *	DIALLING  at the turnstile's expense, until the first reply
+ *	IDLE      waits at the host proxy
+ *	PAIRING   a part of the second reply came. Ends after PAIRING_TIMEOUT
+ *	GONE      handed out, or closed; freed at the end of the turn
+ *
+ * The second reply is read to its last byte and not one byte further: what
+ * follows is the client's stream, and by then the application's. A reply that
+ * is malformed or no success, or an end before it is whole, costs that one
+ * connection.
+ *
+ * How many are wanted, @target, is between the water marks and is no matter of
+ * the listen() backlog:
+ *
+ *	the last idle one is taken	it doubles, up to @high
+ *	QUIET seconds without a client	it halves, down to @low, and what is
+ *					idle above it is closed, oldest first
+ *					(vsock looks up the oldest slowest)
+ *
+ * Between two looks at an idle connection and its close the host proxy may
+ * have paired it; that client is lost. It is why only a quiet pool shrinks.
+ *
+ * Missing ones are dialled POOL_DIALS at a time. After any failure (a dial,
+ * or a standby connection that died) there is a pause, from 50 ms to 1 s, so
+ * that a host proxy that takes connections and drops them is not hammered; a
+ * client that comes, or FORGIVE seconds without failure, end that sequence.
+ *
+ * A pool that is held back keeps what it has. One by plain BIND still wants
+ * one idle connection then, since connections are all that owns its port.
+ */
+
+#define POOL_MAGIC    0x706f6f6cu
+#define STANDBY_MAGIC 0x7374626bu
+
+#define POOL_DIALS      16
+#define DIAL_TIMEOUT    5.0  /* seconds, to the first reply */
+#define PAIRING_TIMEOUT 10.0 /* seconds */
+#define QUIET           2.0  /* seconds */
+#define FORGIVE         5.0  /* seconds */
+
+enum standby_state {
+	STANDBY_DIALLING,
+	STANDBY_IDLE,
+	STANDBY_PAIRING,
+	STANDBY_GONE,
+};
+
+/**
+ * struct standby - one connection
+ * @fd:     IDLE and PAIRING, else -1
+ * @limit:  PAIRING: the deadline
+ * @got:    bytes in @in
+ * @in:     the second reply
+ * @remote: the client, when that is whole
+ */
+struct standby {
+	uint32_t magic;
+	enum standby_state state;
+	struct pool *pool;
+	struct list link;
+	struct dial *dial;
+	int fd;
+	struct edge edge;
+	ev_timer limit;
+	size_t got;
+	uint8_t in[SOCKS5_REPLY_MAX];
+	struct ip_port remote;
+	struct reap reap;
+};
+
+enum reading { READ_WHOLE, READ_PART, READ_FAILED };
+
+static void refill(struct pool *p);
+
+/* ---- states ---- */
+
+static unsigned *counter(struct pool *p, enum standby_state state)
+{
+	switch (state) {
+	case STANDBY_DIALLING: return &p->dialling;
+	case STANDBY_IDLE: return &p->idle;
+	case STANDBY_PAIRING: return &p->pairing;
+	case STANDBY_GONE: break;
+	}
+	return NULL;
+}
+
+/* The last idle one is taken: the next burst finds twice as many. */
+static void note_demand(struct pool *p)
+{
+	p->busy = true;
+	p->pause = 0;
+	if (p->idle > 0 || !p->open)
+		return;
+	p->target = p->target * 2 < p->high ? p->target * 2 : p->high;
+	if (p->target > p->low && !ev_is_active(&p->quiet)) {
+		ev_timer_set(&p->quiet, QUIET, QUIET);
+		ev_timer_start(p->env->loop, &p->quiet);
+	}
+}
+
+static void set_state(struct standby *s, enum standby_state state)
+{
+	struct pool *p = s->pool;
+	unsigned *to = counter(p, state);
+
+	assert(state > s->state);
+	--*counter(p, s->state);
+	if (to)
+		++*to;
+	else
+		p->env->standbys--;
+	if (s->state == STANDBY_IDLE && state == STANDBY_PAIRING)
+		note_demand(p);
+	s->state = state;
+}
+
+static void standby_free(struct reap *reap)
+{
+	struct standby *s = list_entry(reap, struct standby, reap);
+
+	s->magic = 0;
+	free(s);
+}
+
+static void standby_end(struct standby *s)
+{
+	struct pool *p = s->pool;
+
+	if (s->state == STANDBY_GONE)
+		return;
+	set_state(s, STANDBY_GONE);
+	ev_timer_stop(p->env->loop, &s->limit);
+	if (s->edge.poll)
+		edge_drop(&s->edge);
+	closefd_if(&s->fd);
+	list_del(&s->link);
+	reap_later(&p->env->reaper, &s->reap, standby_free);
+	if (s->dial) {
+		dial_cancel(s->dial);
+		s->dial = NULL;
+		turnstile_leave(&p->env->dials);
+	}
+}
+
+/* ---- failures ---- */
+
+static void pause_refill(struct pool *p)
+{
+	ev_tstamp now = ev_now(p->env->loop);
+
+	if (!p->open || ev_is_active(&p->retry))
+		return;
+	if (now - p->failed > FORGIVE)
+		p->pause = 0;
+	p->failed = now;
+	ev_timer_set(&p->retry, env_pause(&p->pause), 0);
+	ev_timer_start(p->env->loop, &p->retry);
+}
+
+static void on_retry(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct pool *p = timer->data;
+
+	assert(p->magic == POOL_MAGIC && p->open);
+	refill(p);
+}
+
+static void standby_failed(struct standby *s, const char *what)
+{
+	struct pool *p = s->pool;
+
+	log_info_ratelimit(
+		"port %u: a standby connection: %s", p->port.port, what);
+	standby_end(s);
+	pause_refill(p);
+	refill(p);
+}
+
+/* ---- the second reply ---- */
+
+static enum reading read_failed(struct standby *s, const char **why)
+{
+	if (errno == EAGAIN || errno == EINTR)
+		return READ_PART;
+	*why = log_strerror(errno);
+	return READ_FAILED;
+}
+
+static enum reading understand(struct standby *s, const char **why)
+{
+	struct socks5_answer answer;
+	ssize_t n = socks5_parse_reply(s->in, s->got, &answer);
+
+	if (n == 0)
+		return READ_PART;
+	*why = "malformed second reply";
+	if (n == -1)
+		return READ_FAILED;
+	s->remote = answer.bound.addr;
+	ip_port_unmap(&s->remote);
+	if (answer.reply == SOCKS5_SUCCEEDED && s->remote.family != AF_UNSPEC)
+		return READ_WHOLE;
+	*why = answer.reply == SOCKS5_SUCCEEDED
+		       ? "a second reply without the client's address"
+		       : "the second reply is no success";
+	return READ_FAILED;
+}
+
+/* Read what is there of it. *why is set upon READ_FAILED. */
+static enum reading read_reply(struct standby *s, const char **why)
+{
+	size_t want;
+
+	while ((want = socks5_reply_need(s->in, s->got)) > 0) {
+		ssize_t n = recv(s->fd, s->in + s->got, want, 0);
+		enum reading reading;
+
+		if (n == -1)
+			return read_failed(s, why);
+		if (n == 0) {
+			*why = "closed by the host proxy";
+			return READ_FAILED;
+		}
+		if (s->state == STANDBY_IDLE)
+			set_state(s, STANDBY_PAIRING);
+		s->got += (size_t)n;
+		reading = understand(s, why);
+		if (reading != READ_PART)
+			return reading;
+	}
+	return READ_PART; /* not reached: a reply that is whole is understood */
+}
+
+/* Hand the client out. The last thing that an event does. */
+static void pair(struct standby *s)
+{
+	struct pool *p = s->pool;
+	struct ip_port remote = s->remote;
+	int fd = s->fd;
+
+	if (s->edge.poll)
+		edge_del(&s->edge);
+	s->fd = -1;
+	standby_end(s);
+	refill(p);
+	p->cb(fd, &remote, p->arg);
+}
+
+static void on_standby(struct edge *edge, uint32_t events)
+{
+	struct standby *s = list_entry(edge, struct standby, edge);
+	const char *why = NULL;
+
+	assert(s->magic == STANDBY_MAGIC && s->fd >= 0);
+	switch (read_reply(s, &why)) {
+	case READ_WHOLE: pair(s); break;
+	case READ_FAILED: standby_failed(s, why); break;
+	case READ_PART:
+		if (s->state == STANDBY_PAIRING && !ev_is_active(&s->limit))
+			ev_timer_start(s->pool->env->loop, &s->limit);
+		break;
+	}
+}
+
+static void on_limit(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct standby *s = timer->data;
+
+	assert(s->magic == STANDBY_MAGIC && s->state == STANDBY_PAIRING);
+	standby_failed(s, "the second reply does not end");
+}
+
+/* ---- new ones ---- */
+
+static struct standby *standby_new(struct pool *p)
+{
+	struct standby *s = calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->magic = STANDBY_MAGIC;
+	s->state = STANDBY_DIALLING;
+	s->pool = p;
+	s->fd = -1;
+	ev_timer_init(&s->limit, on_limit, PAIRING_TIMEOUT, 0);
+	s->limit.data = s;
+	list_add_tail(&p->standbys, &s->link);
+	p->dialling++;
+	p->env->standbys++;
+	return s;
+}
+
+static void settle(struct standby *s, int fd)
+{
+	s->fd = fd;
+	set_state(s, STANDBY_IDLE);
+	if (edge_add(s->pool->env->poll, &s->edge, fd, EPOLLIN | EPOLLRDHUP,
+		    on_standby) == -1)
+		standby_failed(s, log_strerror(errno));
+}
+
+static void on_dialled(const struct dial_result *r, void *arg)
+{
+	struct standby *s = arg;
+	struct pool *p = s->pool;
+	int err = r->proxy_err ? r->proxy_err : r->err;
+
+	assert(s->magic == STANDBY_MAGIC && s->state == STANDBY_DIALLING);
+	s->dial = NULL;
+	turnstile_leave(&p->env->dials);
+	if (err == 0) {
+		settle(s, r->fd);
+		refill(p);
+	} else {
+		standby_failed(s, log_strerror(err));
+	}
+}
+
+static void destination(const struct pool *p, struct socks5_addr *dst)
+{
+	struct hold_name name = {.verb = HOLD_JOIN};
+
+	memset(dst, 0, sizeof(*dst));
+	dst->addr.family = AF_INET;
+	dst->addr.port = p->port.port;
+	if (p->port.plain)
+		return;
+	memcpy(name.key, p->port.key, sizeof(name.key));
+	hold_name_write(&name, p->port.port, dst);
+}
+
+/* With a slot of the turnstile. */
+static void dial_one(struct pool *p)
+{
+	struct standby *s = standby_new(p);
+	struct socks5_addr dst;
+
+	destination(p, &dst);
+	if (s)
+		s->dial = dial_start(p->env->loop, p->ep, SOCKS5_BIND, &dst,
+			DIAL_TIMEOUT, on_dialled, s);
+	if (s && s->dial)
+		return;
+	if (s)
+		standby_end(s);
+	pause_refill(p);
+	turnstile_leave(&p->env->dials);
+}
+
+/* How many are to be dialled: the one place that decides it. */
+static unsigned wanted(struct pool *p)
+{
+	unsigned have = p->idle + p->dialling;
+	unsigned goal = p->held_back ? p->port.plain : p->target;
+
+	if (!p->open || ev_is_active(&p->retry) || have >= goal ||
+		p->dialling >= POOL_DIALS)
+		return 0;
+	if (p->env->standbys >= p->env->standbys_max) {
+		log_warn_ratelimit("port %u: %zu standby connections are as "
+				   "many as the limit of open files allows",
+			p->port.port, p->env->standbys);
+		pause_refill(p);
+		return 0;
+	}
+	return goal - have;
+}
+
+static void refill(struct pool *p)
+{
+	while (wanted(p) > 0 && turnstile_enter(&p->env->dials, &p->turn))
+		dial_one(p);
+}
+
+static void on_turn(struct turnstile_wait *turn)
+{
+	struct pool *p = list_entry(turn, struct pool, turn);
+
+	assert(p->magic == POOL_MAGIC && p->open);
+	if (wanted(p) > 0)
+		dial_one(p);
+	else
+		turnstile_leave(&p->env->dials);
+	refill(p);
+}
+
+/* ---- shrinking ---- */
+
+static bool has_input(const struct standby *s)
+{
+	struct pollfd pfd = {.fd = s->fd, .events = POLLIN};
+
+	return poll(&pfd, 1, 0) > 0;
+}
+
+static struct standby *oldest_idle(struct pool *p)
+{
+	struct list *l, *tmp;
+
+	list_foreach_safe(l, tmp, &p->standbys)
+	{
+		struct standby *s = list_entry(l, struct standby, link);
+
+		if (s->state == STANDBY_IDLE)
+			return s;
+	}
+	return NULL;
+}
+
+static void trim(struct pool *p)
+{
+	struct standby *s;
+
+	while (p->idle > p->target && (s = oldest_idle(p))) {
+		if (has_input(s))
+			break; /* not that quiet; its event follows */
+		standby_end(s);
+	}
+}
+
+static void on_quiet(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct pool *p = timer->data;
+
+	assert(p->magic == POOL_MAGIC && p->open);
+	if (p->busy || p->held_back) {
+		p->busy = false;
+		return;
+	}
+	p->target = p->target / 2 > p->low ? p->target / 2 : p->low;
+	trim(p);
+	if (p->target == p->low && p->idle <= p->target)
+		ev_timer_stop(loop, timer);
+}
+
+/* ---- the pool ---- */
+
+void pool_init(struct pool *p, struct inbound_env *env,
+	const struct endpoint *ep, pool_client_cb *cb, void *arg)
+{
+	p->magic = POOL_MAGIC;
+	p->env = env;
+	p->ep = ep;
+	p->cb = cb;
+	p->arg = arg;
+	list_init(&p->standbys);
+	turnstile_wait_init(&p->turn, on_turn);
+	ev_timer_init(&p->retry, on_retry, 0, 0);
+	ev_timer_init(&p->quiet, on_quiet, QUIET, QUIET);
+	p->retry.data = p->quiet.data = p;
+}
+
+static void adopt(struct pool *p, int fd)
+{
+	struct standby *s = standby_new(p);
+
+	if (s)
+		settle(s, fd);
+	else
+		closefd(&fd);
+}
+
+void pool_open(struct pool *p, const struct pool_port *port, unsigned low,
+	unsigned high, int first)
+{
+	assert(p->magic == POOL_MAGIC && !p->open && list_empty(&p->standbys));
+	p->port = *port;
+	p->open = true;
+	p->busy = false;
+	p->pause = 0;
+	p->target = 0;
+	if (first != -1)
+		adopt(p, first);
+	pool_resize(p, low, high);
+}
+
+void pool_resize(struct pool *p, unsigned low, unsigned high)
+{
+	assert(p->open && 1 <= low && low <= high);
+	p->low = low;
+	p->high = high;
+	if (p->target < low)
+		p->target = low;
+	if (p->target > high)
+		p->target = high;
+	refill(p);
+}
+
+void pool_hold_back(struct pool *p, bool held_back)
+{
+	p->held_back = held_back;
+	refill(p);
+}
+
+void pool_close(struct pool *p, bool drain)
+{
+	struct list *l, *tmp;
+	struct list ready;
+	const char *why;
+
+	if (!p->open)
+		return;
+	p->open = false;
+	turnstile_forget(&p->turn);
+	ev_timer_stop(p->env->loop, &p->retry);
+	ev_timer_stop(p->env->loop, &p->quiet);
+	list_init(&ready);
+	list_foreach_safe(l, tmp, &p->standbys)
+	{
+		struct standby *s = list_entry(l, struct standby, link);
+
+		if (drain && s->fd != -1 && read_reply(s, &why) == READ_WHOLE) {
+			list_del(l);
+			list_add_tail(&ready, l);
+		} else {
+			standby_end(s);
+		}
+	}
+	while (!list_empty(&ready))
+		pair(list_entry(ready.next, struct standby, link));
+}
