@@ -238,6 +238,13 @@ static void format_vsock(const struct endpoint *ep, char *buf, size_t size)
 		snprintf(buf, size, "vsock:%u:%u", ep->cid, ep->port);
 }
 
+bool endpoint_equal(const struct endpoint *a, const struct endpoint *b)
+{
+	return a->kind == b->kind && a->cid == b->cid && a->port == b->port &&
+	       ip_port_equal(&a->addr, &b->addr) &&
+	       strcmp(a->text, b->text) == 0;
+}
+
 const char *endpoint_format(const struct endpoint *ep, char *buf, size_t size)
 {
 	char ip[IP_PORT_STRLEN];

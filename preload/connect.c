@@ -24,6 +24,7 @@
 #include "preload/config.h"
 #include "preload/gate.h"
 #include "preload/real.h"
+#include "preload/tag.h"
 
 #include <errno.h>
 #include <netinet/tcp.h>
@@ -56,11 +57,16 @@ static int connect_on_gate(int fd)
 	return lookup(fd, &found) ? connect_on_carrier(fd, &found) : 0;
 }
 
-/* Give up the attempt, for every duplicate of the gate, and whoever waits. */
+/* Give up the attempt, for every duplicate of the gate, and whoever waits; he
+ * may be the faster one to put a fresh socket there. */
 static int give_up(int fd, struct found *found)
 {
+	uint64_t gate = found->cookie;
+
 	real()->shutdown(fd, SHUT_RDWR);
-	return replace_with_tcp(fd, found);
+	if (replace_with_tcp(fd, found) == 0 || socket_cookie(fd) != gate)
+		return 0;
+	return -1;
 }
 
 /* connect() with AF_UNSPEC. */
@@ -171,6 +177,8 @@ static int shutdown_listener(int fd, struct found *found, int how)
 		return 0;
 	found->rec.shut = 1;
 	slot_store(fd, found->cookie, &found->rec);
+	/* for whoever shares it: a dead vendor looks the same */
+	tag_attach(fd, &found->rec);
 	return real()->shutdown(fd, SHUT_RDWR);
 }
 

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/time.h>
@@ -20,25 +21,28 @@
 #define PATIENT_MS 10000
 #define HURRIED_MS 10
 /* The vendor answers BIND and LISTEN within its own, shorter time. */
-#define ANSWER_WAIT_S 30
+#define ANSWER_MS 30000
+
+static int64_t now_ms(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
 
 /* connect(2) with SO_SNDTIMEO, through signals: of what they interrupt here
  * the application knows nothing. */
 static int connect_through(
 	int sock, const struct sockaddr_un *addr, int limit_ms)
 {
-	struct timespec start, now;
+	int64_t deadline = now_ms() + limit_ms;
 	int rc;
 
-	clock_gettime(CLOCK_MONOTONIC, &start);
-	do {
+	do
 		rc = real()->connect(
 			sock, (const struct sockaddr *)addr, sizeof(*addr));
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (rc == -1 && errno == EINTR &&
-		 (now.tv_sec - start.tv_sec) * 1000 +
-				 (now.tv_nsec - start.tv_nsec) / 1000000 <
-			 limit_ms);
+	while (rc == -1 && errno == EINTR && now_ms() < deadline);
 	return rc;
 }
 
@@ -97,32 +101,58 @@ static int send_request(int control, const struct vendor_request *req)
 									  : -1;
 }
 
+/* poll() for input until @deadline, through signals: bind() and listen() know
+ * no EINTR. Return: 0, or -1 and ETIMEDOUT. */
+static int wait_answer(int control, int64_t deadline)
+{
+	struct pollfd pfd = {.fd = control, .events = POLLIN};
+	int64_t left;
+	int rc;
+
+	do {
+		left = deadline - now_ms();
+		rc = poll(&pfd, 1, left > 0 ? (int)left : 0);
+	} while (rc == -1 && errno == EINTR);
+	if (rc == 0)
+		errno = ETIMEDOUT;
+	return rc > 0 ? 0 : -1;
+}
+
 /*
- * Send a request and read its result; a call of listen() on a listener that
- * already has clients waiting must not take one of them for the answer, so it
- * asks on a control that has not listened yet, or does not ask.
- * Return: 0, or -1 and errno; a vendor that hangs up is ENETDOWN.
+ * Send a request and read its result. The control must not have listened yet:
+ * an ACCEPT on it would be taken for the answer, and a client lost.
+ * Return: 0, or -1 and errno; a vendor that hangs up is ECONNRESET or EPIPE.
  */
-static int ask(int control, const struct vendor_request *req,
+static int ask(int control, const struct vendor_request *req, int limit_ms,
 	struct vendor_result *res)
 {
+	int64_t deadline = now_ms() + limit_ms;
 	int stray;
 	int nr_fds;
 	ssize_t n;
 
 	if (send_request(control, req) == -1)
 		return -1;
-	do
-		n = fd_recv(control, res, sizeof(*res), &stray, &nr_fds, 0);
-	while (n == -1 && errno == EINTR);
+	do {
+		if (wait_answer(control, deadline) == -1)
+			return -1;
+		n = fd_recv(control, res, sizeof(*res), &stray, &nr_fds,
+			MSG_DONTWAIT);
+	} while (n == -1 && (errno == EAGAIN || errno == EINTR));
 	closefd_if(&stray);
-	if (n <= 0 || vendor_result_check(res, (size_t)n, nr_fds) ||
-		res->op != req->op) {
-		errno = n == -1 && errno == EAGAIN ? ETIMEDOUT : ENETDOWN;
+	if (n == -1)
 		return -1;
-	}
-	errno = res->status;
-	return res->status == 0 ? 0 : -1;
+	if (n == 0)
+		return fail(ECONNRESET);
+	if (vendor_result_check(res, (size_t)n, nr_fds) || res->op != req->op)
+		return fail(EPROTO);
+	return res->status == 0 ? 0 : fail(res->status);
+}
+
+/* Is this how ask() says that the vendor is dead? */
+static bool hung_up(int err)
+{
+	return err == ECONNRESET || err == EPIPE || err == ENOTCONN;
 }
 
 static void fill_request(struct vendor_request *req, enum vendor_op op,
@@ -137,13 +167,6 @@ static void fill_request(struct vendor_request *req, enum vendor_op op,
 	req->timeout_ms = config()->wait_ms;
 	memcpy(req->key, rec->key, sizeof(req->key));
 	memcpy(req->endpoint, endpoint, strlen(endpoint) + 1);
-}
-
-static void set_wait(int control, int name, int seconds)
-{
-	struct timeval tv = {.tv_sec = seconds};
-
-	real()->setsockopt(control, SOL_SOCKET, name, &tv, sizeof(tv));
 }
 
 static int without_vendor(void)
@@ -174,13 +197,11 @@ int control_bind(int fd, const struct ip_port *dst)
 	control = vendor_socket(true);
 	if (control == -1)
 		return without_vendor();
-	set_wait(control, SO_RCVTIMEO,
-		ANSWER_WAIT_S + (int)(config()->wait_ms / 1000));
-	if (ask(control, &req, &res) == -1) {
+	if (ask(control, &req, ANSWER_MS + (int)config()->wait_ms, &res) ==
+		-1) {
 		closefd(&control);
-		return -1;
+		return hung_up(errno) ? fail(ENETDOWN) : -1;
 	}
-	set_wait(control, SO_RCVTIMEO, 0);
 	found.rec.kind = RECORD_BOUND;
 	found.rec.deferred = 0;
 	found.rec.local = res.local;
@@ -212,29 +233,60 @@ int control_rejoin(int fd, struct found *found)
 	return 0;
 }
 
-int control_listen(int fd, struct found *found, int backlog)
+/* Somebody who shares the control may have called listen(): its tag tells. */
+static bool adopt_tag(int fd, struct found *found)
+{
+	struct record tag;
+
+	if (!tag_read(fd, &tag) || tag.kind != RECORD_LISTENER)
+		return false;
+	found->rec.kind = RECORD_LISTENER;
+	found->rec.backlog = tag.backlog;
+	found->rec.shut = tag.shut;
+	slot_store(fd, found->cookie, &found->rec);
+	return true;
+}
+
+/* One process at a time asks on a control. The lock goes with its owner. */
+static void lock(int fd, short type)
+{
+	struct flock range = {.l_type = type, .l_whence = SEEK_SET};
+
+	while (real()->fcntl(fd, F_SETLKW, &range) == -1 && errno == EINTR)
+		;
+}
+
+/* Return: 0, or -1 and errno; with the vendor dead, the control is replaced. */
+static int ask_to_listen(int fd, struct found *found)
 {
 	struct vendor_request req;
 	struct vendor_result res;
-	bool nonblock = real()->fcntl(fd, F_GETFL) & O_NONBLOCK;
-	int rc;
 
-	if (found->rec.kind == RECORD_LISTENER)
-		return 0; /* a new backlog is not worth a race with accept() */
-	found->rec.backlog = backlog;
 	fill_request(&req, VENDOR_LISTEN, &found->rec, &found->rec.local);
-	if (nonblock)
-		fd_set_nonblock(fd, false);
-	set_wait(fd, SO_RCVTIMEO, ANSWER_WAIT_S);
-	rc = ask(fd, &req, &res);
-	set_wait(fd, SO_RCVTIMEO, 0);
-	if (nonblock)
-		fd_set_nonblock(fd, true);
-	if (rc == -1)
-		return -1;
 	found->rec.kind = RECORD_LISTENER;
+	if (ask(fd, &req, ANSWER_MS, &res) == -1)
+		return hung_up(errno) ? control_rejoin(fd, found) : -1;
 	option_replay(fd, &found->rec);
 	found->rec.tagged = tag_attach(fd, &found->rec) == 0;
 	slot_store(fd, found->cookie, &found->rec);
 	return 0;
+}
+
+int control_listen(int fd, struct found *found, int backlog)
+{
+	int rc = 0;
+
+	if (found->rec.kind != RECORD_LISTENER && !adopt_tag(fd, found)) {
+		lock(fd, F_WRLCK);
+		found->rec.backlog = backlog;
+		if (!adopt_tag(fd, found))
+			rc = ask_to_listen(fd, found);
+		lock(fd, F_UNLCK);
+	} else if (found->rec.shut) {
+		found->rec.shut = 0;
+		rc = control_rejoin(fd, found);
+	} /* else a new backlog: not worth a race with accept() */
+	if (rc == -1 && no_vendor(errno))
+		return without_vendor();
+	return rc;
 }

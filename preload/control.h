@@ -38,6 +38,8 @@ int control_bind(int fd, const struct ip_port *dst);
  * @found:   its record; updated
  * @backlog: of listen(2)
  *
+ * Processes that share a bound control may all call it, at the same time too.
+ *
  * Return: 0, or -1 and an errno of listen(2).
  */
 int control_listen(int fd, struct found *found, int backlog);

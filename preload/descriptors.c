@@ -10,10 +10,12 @@
 
 #include "preload/descriptors.h"
 #include "preload/gate.h"
+#include "preload/pointer.h"
 #include "preload/real.h"
 #include "preload/tag.h"
 
 #include <errno.h>
+#include <netinet/tcp.h>
 #include <stdarg.h>
 #include <string.h>
 
@@ -53,28 +55,47 @@ void tag_for_leaving(int fd)
 	errno = saved;
 }
 
+static void tag_fds(const uint8_t *fds, size_t nr)
+{
+	int fd;
+
+	for (size_t i = 0; i < nr; i++) {
+		memcpy(&fd, fds + i * sizeof(fd), sizeof(fd));
+		if (slot_known(fd))
+			tag_for_leaving(fd);
+	}
+}
+
 void tag_passed_fds(const struct msghdr *msg)
 {
 	struct msghdr *m = (struct msghdr *)(uintptr_t)msg; /* CMSG_NXTHDR */
+	const uint8_t *end;
 	struct cmsghdr *cmsg;
-	size_t nr;
-	int fd;
 
-	if (!msg->msg_control)
+	if (!msg->msg_control || pointer_is_wild(msg->msg_control))
 		return;
+	end = (const uint8_t *)msg->msg_control + msg->msg_controllen;
 	for (cmsg = CMSG_FIRSTHDR(m); cmsg; cmsg = CMSG_NXTHDR(m, cmsg)) {
-		if (cmsg->cmsg_level != SOL_SOCKET ||
-			cmsg->cmsg_type != SCM_RIGHTS ||
-			cmsg->cmsg_len < CMSG_LEN(0))
-			continue;
-		nr = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(fd);
-		for (size_t i = 0; i < nr; i++) {
-			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(fd),
-				sizeof(fd));
-			if (slot_known(fd))
-				tag_for_leaving(fd);
-		}
+		const uint8_t *fds = CMSG_DATA(cmsg);
+
+		/* The kernel will find fault with one that is too long. */
+		if (cmsg->cmsg_len < CMSG_LEN(0) ||
+			cmsg->cmsg_len - CMSG_LEN(0) > (size_t)(end - fds))
+			return;
+		if (cmsg->cmsg_level == SOL_SOCKET &&
+			cmsg->cmsg_type == SCM_RIGHTS)
+			tag_fds(fds,
+				(cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int));
 	}
+}
+
+/* A socket of ours, or a TCP socket that may become one: then the duplicate
+ * must become the same. */
+static bool worth_noting(int fd, struct found *found)
+{
+	if (lookup_options(fd, found) || lookup(fd, found))
+		return true;
+	return found->cookie != 0 && kernel_tcp_state(fd) == TCP_CLOSE;
 }
 
 static int note_duplicate(int fd, int copy)
@@ -85,8 +106,9 @@ static int note_duplicate(int fd, int copy)
 	if (copy == -1 || copy == fd)
 		return copy;
 	settle_before_leaving(copy);
-	if (slot_known(fd) &&
-		(lookup_options(fd, &found) || lookup(fd, &found))) {
+	if (worth_noting(fd, &found)) {
+		found.rec.has_copies = 1;
+		slot_store(fd, found.cookie, &found.rec);
 		slot_store(copy, found.cookie, &found.rec);
 		if (survives_exec(copy))
 			tag_once(copy, &found);

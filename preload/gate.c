@@ -54,22 +54,6 @@ static int open_gate(const struct ip_port *dst, bool nonblock)
 	return gate;
 }
 
-/* Both addresses in the form that the application's socket has. */
-static void set_addresses(struct record *rec, const struct ip_port *remote,
-	const struct ip_port *local)
-{
-	rec->remote = *remote;
-	rec->local = *local;
-	if (rec->family == AF_INET6) {
-		ip_port_map(&rec->remote);
-		ip_port_map(&rec->local);
-		return;
-	}
-	ip_port_unmap(&rec->local);
-	if (rec->local.family == AF_INET6)
-		memset(&rec->local, 0, sizeof(rec->local));
-}
-
 /* Is there a number for one more fd? */
 static bool fd_is_to_be_had(int fd)
 {
@@ -158,7 +142,7 @@ static int wait_for_carrier(
 	case GATE_OPEN:
 		closefd(gate);
 		found->rec.kind = RECORD_CARRIER;
-		set_addresses(&found->rec, dst, &res.local);
+		record_addresses(&found->rec, dst, &res.local);
 		return replace(fd, found->cookie, &carrier, &found->rec);
 	case GATE_PENDING:
 		return leave_in_background(fd, found, gate, dst, err);
@@ -183,7 +167,7 @@ static int connect_directly(
 	if (carrier == -1)
 		return -1;
 	found->rec.kind = RECORD_CARRIER;
-	set_addresses(&found->rec, dst, &local);
+	record_addresses(&found->rec, dst, &local);
 	return replace(fd, found->cookie, &carrier, &found->rec);
 }
 
@@ -255,7 +239,7 @@ static enum gate_state take_carrier(int fd, struct found *found,
 	const struct ip_port remote = found->rec.remote;
 
 	found->rec.kind = RECORD_CARRIER;
-	set_addresses(&found->rec, &remote, &res->local);
+	record_addresses(&found->rec, &remote, &res->local);
 	if (replace(fd, found->cookie, carrier, &found->rec) == 0)
 		return GATE_OPEN;
 	*err = errno;

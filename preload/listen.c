@@ -23,6 +23,7 @@
  */
 
 #include "preload/listen.h"
+#include "preload/address.h"
 #include "preload/config.h"
 #include "preload/control.h"
 #include "preload/real.h"
@@ -41,29 +42,6 @@ static void note_deferred(int fd)
 	errno = saved;
 }
 
-static int proxy_bind(int fd, const struct sockaddr *addr, socklen_t len)
-{
-	struct ip_port dst;
-	struct found found;
-	int rc;
-
-	if (ip_port_from_sockaddr(&dst, addr, len) == -1)
-		return real()->bind(fd, addr, len);
-	if (kernel_tcp_state(fd) != TCP_CLOSE)
-		return lookup(fd, &found) ? fail(EINVAL)
-					  : real()->bind(fd, addr, len);
-	if (!config_exports(&dst) || socket_int(fd, SO_DOMAIN) != dst.family)
-		return real()->bind(fd, addr, len);
-	if (slot_known(fd) && lookup_options(fd, &found) && found.rec.deferred)
-		return fail(EINVAL);
-	if (dst.port != 0 || !ip_port_is_any(&dst))
-		return control_bind(fd, &dst);
-	rc = real()->bind(fd, addr, len);
-	if (rc == 0)
-		note_deferred(fd);
-	return rc;
-}
-
 /* Where the kernel has bound an unconnected TCP socket; an unbound one is at
  * the wildcard address, port 0. */
 static int kernel_address(int fd, struct ip_port *out)
@@ -76,13 +54,39 @@ static int kernel_address(int fd, struct ip_port *out)
 	return ip_port_from_sockaddr(out, &any.sa, len);
 }
 
+static int proxy_bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	union sockaddr_any any;
+	struct ip_port dst, at;
+	struct found found;
+	socklen_t taken = address_take(&any, addr, len);
+	int rc;
+
+	if (taken == 0 || ip_port_from_sockaddr(&dst, &any.sa, taken) == -1)
+		return real()->bind(fd, addr, len);
+	if (kernel_tcp_state(fd) != TCP_CLOSE)
+		return lookup(fd, &found) ? fail(EINVAL)
+					  : real()->bind(fd, addr, len);
+	if (!config_exports(&dst) || kernel_address(fd, &at) == -1 ||
+		at.family != dst.family || at.port != 0)
+		return real()->bind(fd, addr, len);
+	if (dst.port != 0 || !ip_port_is_any(&dst))
+		return control_bind(fd, &dst);
+	rc = real()->bind(fd, addr, len);
+	if (rc == 0)
+		note_deferred(fd);
+	return rc;
+}
+
 int reserve_deferred(int fd)
 {
 	struct ip_port at;
 	struct found found;
 
+	/* It may have connected, to what stays with the kernel, since. */
 	if (!slot_known(fd) || !lookup_options(fd, &found) ||
-		!found.rec.deferred || kernel_address(fd, &at) == -1)
+		!found.rec.deferred || kernel_tcp_state(fd) != TCP_CLOSE ||
+		kernel_address(fd, &at) == -1)
 		return 0;
 	at.port = 0;
 	return control_bind(fd, &at);
@@ -105,12 +109,7 @@ static int listen_on_tcp(int fd, int backlog)
 				  : fail(EBADF);
 }
 
-EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
-{
-	return proxy_bind(fd, addr, len);
-}
-
-EXPORT int listen(int fd, int backlog)
+static int proxy_listen(int fd, int backlog)
 {
 	struct found found;
 	int state = kernel_tcp_state(fd);
@@ -122,4 +121,18 @@ EXPORT int listen(int fd, int backlog)
 	if (found.rec.kind == RECORD_BOUND || found.rec.kind == RECORD_LISTENER)
 		return control_listen(fd, &found, backlog);
 	return fail(EINVAL);
+}
+
+EXPORT int bind(int fd, const struct sockaddr *addr, socklen_t len)
+{
+	int saved = errno;
+
+	return done(proxy_bind(fd, addr, len), saved);
+}
+
+EXPORT int listen(int fd, int backlog)
+{
+	int saved = errno;
+
+	return done(proxy_listen(fd, backlog), saved);
 }

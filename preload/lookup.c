@@ -54,6 +54,27 @@ int socket_int(int fd, int name)
 	return value;
 }
 
+static struct ip_port in_family(const struct ip_port *addr, int family)
+{
+	struct ip_port out = *addr;
+
+	if (family == AF_INET6) {
+		ip_port_map(&out);
+		return out;
+	}
+	ip_port_unmap(&out);
+	if (out.family == AF_INET6)
+		memset(&out, 0, sizeof(out));
+	return out;
+}
+
+void record_addresses(struct record *rec, const struct ip_port *remote,
+	const struct ip_port *local)
+{
+	rec->remote = in_family(remote, rec->family);
+	rec->local = in_family(local, rec->family);
+}
+
 static void copy_flags(int from, int to)
 {
 	int theirs = real()->fcntl(from, F_GETFL);
@@ -160,6 +181,27 @@ static int move_in(
 	return rc;
 }
 
+/* The other numbers that the application has for the same socket. Each is
+ * replaced by a call of its own, after which its slot has another cookie. */
+static void replace_copies(uint64_t before, int with, const struct record *rec)
+{
+	uint64_t now = socket_cookie(with);
+	struct record copy = *rec;
+	int fd = -1;
+
+	while ((fd = slot_find_cookie(before, fd + 1)) != -1) {
+		int again = real()->fcntl(with, F_DUPFD_CLOEXEC, 0);
+
+		if (again == -1)
+			return;
+		copy.has_copies = 0; /* this loop deals with all of them */
+		if (replace(fd, before, &again, &copy) == -1)
+			continue;
+		copy.has_copies = 1;
+		slot_store(fd, now, &copy);
+	}
+}
+
 int replace(int fd, uint64_t before, int *with, struct record *rec)
 {
 	int fd_flags = real()->fcntl(fd, F_GETFD);
@@ -174,6 +216,8 @@ int replace(int fd, uint64_t before, int *with, struct record *rec)
 		rc = move_in(fd, before, *with, rec, cloexec ? O_CLOEXEC : 0);
 	else
 		errno = EBADF;
+	if (rc == 0 && rec->has_copies)
+		replace_copies(before, *with, rec);
 	closefd(with);
 	return rc;
 }

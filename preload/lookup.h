@@ -42,6 +42,15 @@ int kernel_tcp_state(int fd);
 int socket_int(int fd, int name);
 
 /**
+ * record_addresses() - note both ends of a connection
+ * @rec:    its family says which form they are noted in: v4-mapped for
+ *          AF_INET6, and an AF_INET socket has no IPv6 address
+ * @remote, @local: of any family
+ */
+void record_addresses(struct record *rec, const struct ip_port *remote,
+	const struct ip_port *local);
+
+/**
  * replace() - put another socket behind an fd
  * @fd:     the application's
  * @before: cookie of the socket that is there; the fd is left alone if another

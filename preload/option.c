@@ -3,6 +3,7 @@
 #include "common/fd.h"
 #include "preload/pointer.h"
 #include "preload/real.h"
+#include "preload/tag.h"
 
 #include <errno.h>
 #include <netinet/in.h>
@@ -106,6 +107,13 @@ static bool is_tcp(int fd)
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
 }
 
+static void remember(int fd, const struct found *found)
+{
+	slot_store(fd, found->cookie, &found->rec);
+	if (found->rec.tagged)
+		tag_attach(fd, &found->rec);
+}
+
 void option_note(int fd, int level, int name, const void *value, socklen_t len)
 {
 	struct found found;
@@ -117,7 +125,7 @@ void option_note(int fd, int level, int name, const void *value, socklen_t len)
 			return;
 	}
 	put(&found.rec, level, name, value, len);
-	slot_store(fd, found.cookie, &found.rec);
+	remember(fd, &found);
 }
 
 void option_replay(int fd, const struct record *rec)
@@ -165,7 +173,7 @@ int option_oracle_set(int fd, struct found *found, int level, int name,
 
 	if (rc == 0 && option_is_kept(level, name, len)) {
 		put(&found->rec, level, name, value, len);
-		slot_store(fd, found->cookie, &found->rec);
+		remember(fd, found);
 	}
 	return rc;
 }

@@ -272,6 +272,19 @@ static bool is_beyond(int fd)
 	return fd >= (int)SLOT_FDS;
 }
 
+int slot_find_cookie(uint64_t cookie, int from)
+{
+	for (unsigned int fd = (unsigned int)from; fd < SLOT_FDS; fd++) {
+		struct slot *slot = slot_find((int)fd);
+
+		if (!slot) /* none in its page */
+			fd |= SLOTS_PER_PAGE - 1;
+		else if (atomic_load(&slot->cookie) == cookie)
+			return (int)fd;
+	}
+	return -1;
+}
+
 bool slot_known(int fd)
 {
 	struct slot *slot = slot_find(fd);

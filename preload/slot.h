@@ -83,6 +83,8 @@ struct option_value {
  * @async:    a connect() that returned before it was done: the first one
  *            after it returns 0, the next EISCONN (inet_stream_connect)
  * @tagged:   the socket carries the addresses itself (tag.h)
+ * @has_copies: dup() was called: other fds of this process may be the same
+ *            socket, and are to be replaced along with this one
  * @deferred: bind() asked for any port, which is reserved when somebody wants
  *            to know it or listens (listen.c)
  * @shut:     LISTENER: the application has called shutdown()
@@ -101,6 +103,8 @@ struct record {
 	uint8_t shut;
 	uint8_t bind_flags;
 	uint8_t was;
+	uint8_t has_copies;
+	uint8_t zero[3];
 	int32_t backlog;
 	uint8_t key[VENDOR_KEY_LEN];
 	struct ip_port remote;
@@ -149,6 +153,15 @@ void slot_forget(int fd);
  * whichever socket? One load; false spares the caller every system call. Always
  * true beyond the table */
 bool slot_known(int fd);
+
+/**
+ * slot_find_cookie() - an fd number whose slot speaks of a socket
+ * @cookie: of the socket
+ * @from:   the first number to look at
+ *
+ * Return: the number, to be verified as every slot, or -1.
+ */
+int slot_find_cookie(uint64_t cookie, int from);
 
 /** slot_may_be_gate() - the hint; false is certain within this process. Always
  * true beyond the table, where a gate is known by its tag */

@@ -6,19 +6,12 @@
 #include <linux/filter.h>
 #include <string.h>
 
-#define TAG_MAGIC 0x70786602u /* "pxf", version 2 */
+#define TAG_MAGIC 0x70786603u /* "pxf", version 3 */
 
 /* What the instructions' constants spell. */
 struct tag {
 	uint32_t magic;
-	uint8_t kind;
-	uint8_t family;
-	uint8_t bind_flags;
-	uint8_t zero;
-	int32_t backlog;
-	uint8_t key[VENDOR_KEY_LEN];
-	struct ip_port remote;
-	struct ip_port local;
+	struct record rec;
 };
 
 #define TAG_WORDS (sizeof(struct tag) / sizeof(uint32_t))
@@ -26,22 +19,13 @@ struct tag {
 
 int tag_attach(int fd, const struct record *rec)
 {
-	struct tag tag = {
-		.magic = TAG_MAGIC,
-		.kind = rec->kind,
-		.family = rec->family,
-		.bind_flags = rec->bind_flags,
-		.backlog = rec->backlog,
-		.remote = rec->remote,
-		.local = rec->local,
-	};
+	struct tag tag = {.magic = TAG_MAGIC, .rec = *rec};
 	uint32_t words[TAG_WORDS];
 	struct sock_filter code[TAG_LEN];
 	struct sock_fprog program = {TAG_LEN, code};
 	int saved = errno;
 	int rc;
 
-	memcpy(tag.key, rec->key, sizeof(tag.key));
 	memcpy(words, &tag, sizeof(words));
 	for (size_t i = 0; i < TAG_WORDS; i++)
 		code[i] = (struct sock_filter)BPF_STMT(
@@ -61,13 +45,16 @@ static bool is_address_or_none(const struct ip_port *addr)
 }
 
 /* Whoever passes a socket writes what he likes on it. */
-static bool is_sane(const struct tag *tag)
+static bool is_sane(const struct record *rec)
 {
-	return tag->magic == TAG_MAGIC && tag->kind > RECORD_NONE &&
-	       tag->kind <= RECORD_LISTENER &&
-	       (tag->family == AF_INET || tag->family == AF_INET6) &&
-	       is_address_or_none(&tag->remote) &&
-	       is_address_or_none(&tag->local);
+	for (int i = 0; i < RECORD_OPTIONS; i++) {
+		if (rec->options[i].len > OPTION_VALUE)
+			return false;
+	}
+	return rec->kind > RECORD_NONE && rec->kind <= RECORD_LISTENER &&
+	       (rec->family == AF_INET || rec->family == AF_INET6) &&
+	       is_address_or_none(&rec->remote) &&
+	       is_address_or_none(&rec->local);
 }
 
 bool tag_read(int fd, struct record *out)
@@ -89,16 +76,10 @@ bool tag_read(int fd, struct record *out)
 		words[i] = code[i].k;
 	}
 	memcpy(&tag, words, sizeof(tag));
-	if (!is_sane(&tag))
+	if (tag.magic != TAG_MAGIC || !is_sane(&tag.rec))
 		return false;
-	memset(out, 0, sizeof(*out));
-	out->kind = tag.kind;
-	out->family = tag.family;
+	*out = tag.rec;
 	out->tagged = 1;
-	out->bind_flags = tag.bind_flags;
-	out->backlog = tag.backlog;
-	memcpy(out->key, tag.key, sizeof(out->key));
-	out->remote = tag.remote;
-	out->local = tag.local;
+	out->has_copies = 0;
 	return true;
 }

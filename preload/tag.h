@@ -27,7 +27,7 @@
 #include "preload/slot.h"
 
 /**
- * tag_attach() - write what others must know of @rec onto a socket
+ * tag_attach() - write a record onto its socket
  *
  * Return: 0, or -1 where the kernel would not (no memory, a seccomp filter);
  * errno is kept, the caller goes on without.
@@ -35,8 +35,8 @@
 int tag_attach(int fd, const struct record *rec);
 
 /**
- * tag_read() - find the addresses on a socket
- * @out: on success a CARRIER, BOUND or LISTENER record without options
+ * tag_read() - find the record that a socket carries
+ * @out: on success the record, of any kind but RECORD_NONE
  *
  * Return: whether there was a tag. errno is kept.
  */

@@ -109,6 +109,7 @@ static void forget(struct lobby *l, struct waiting *w)
 	if (l->nr_waiting == 0)
 		ev_timer_stop(l->env->loop, &l->sweep);
 	fd_budget_give(l->env->budget, 1);
+	lobby_watch(l);
 }
 
 static void reset(struct lobby *l, struct waiting *w)
@@ -140,12 +141,6 @@ static void on_sweep(struct ev_loop *loop, ev_timer *timer, int revents)
 		if (!is_alive(w))
 			reset(l, w);
 	}
-	lobby_watch(l);
-}
-
-static struct waiting *first(const struct lobby *l)
-{
-	return list_of(l->waiting.next, struct waiting, link);
 }
 
 bool lobby_is_empty(const struct lobby *l)
@@ -155,23 +150,29 @@ bool lobby_is_empty(const struct lobby *l)
 
 int lobby_look(struct lobby *l, struct ip_port *addr)
 {
+	struct list *i, *next;
+
 	assert(l->magic == LOBBY_MAGIC);
-	while (!list_empty(&l->waiting) && !is_alive(first(l)))
-		reset(l, first(l));
 	/* Who looks has an fd for the next one. */
 	list_del(&l->link);
 	lobby_watch(l);
-	if (list_empty(&l->waiting))
-		return -1;
-	*addr = first(l)->addr;
-	return first(l)->fd;
+	for (i = l->waiting.next; i != &l->waiting; i = next) {
+		struct waiting *w = list_of(i, struct waiting, link);
+
+		next = i->next;
+		if (is_alive(w)) {
+			*addr = w->addr;
+			return w->fd;
+		}
+		reset(l, w);
+	}
+	return -1;
 }
 
 void lobby_take(struct lobby *l)
 {
 	assert(l->magic == LOBBY_MAGIC && !list_empty(&l->waiting));
-	forget(l, first(l));
-	lobby_watch(l);
+	forget(l, list_of(l->waiting.next, struct waiting, link));
 }
 
 /* ---- accepting ---- */
@@ -327,11 +328,15 @@ void lobby_init(
 
 void lobby_close(struct lobby *l)
 {
+	struct list *i, *next;
+
 	assert(l->magic == LOBBY_MAGIC);
 	l->listening = false;
 	lobby_watch(l);
 	list_del(&l->link);
 	host_port_close(&l->host);
-	while (!list_empty(&l->waiting))
-		reset(l, first(l));
+	for (i = l->waiting.next; i != &l->waiting; i = next) {
+		next = i->next;
+		reset(l, list_of(i, struct waiting, link));
+	}
 }

@@ -50,6 +50,7 @@ bool peer_identify(int fd, struct peer_id *out)
 	struct ip_port addr;
 
 	memset(out, 0, sizeof(*out));
+	memset(&any, 0, sizeof(any));
 	if (getpeername(fd, &any.sa, &len) == -1)
 		return false;
 	out->family = any.sa.sa_family;

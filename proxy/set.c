@@ -27,13 +27,6 @@ static void log_failure(const struct service_config *config, const char *why)
 		endpoint_format(&config->listen, text, sizeof(text)), why);
 }
 
-static bool same_endpoint(const struct endpoint *a, const struct endpoint *b)
-{
-	return a->kind == b->kind && a->cid == b->cid && a->port == b->port &&
-	       ip_port_equal(&a->addr, &b->addr) &&
-	       strcmp(a->text, b->text) == 0;
-}
-
 static bool has_entrance(
 	const struct service_set *set, const struct entrance *entrance)
 {
@@ -50,7 +43,7 @@ static struct entrance *inherit(const struct service_set *set,
 	for (size_t i = 0; old && i < old->nr; i++) {
 		struct entrance *e = old->service[i]->entrance;
 
-		if (same_endpoint(&e->asked, ep) && !has_entrance(set, e))
+		if (endpoint_equal(&e->asked, ep) && !has_entrance(set, e))
 			return e;
 	}
 	return NULL;

@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define CONN_TX_MAX     (1024 * 1024)
+#define CONN_TX_MAX     ((size_t)1024 * 1024)
 #define CONN_WRONG_MAX  8   /* answers with the wrong question */
 #define CONN_PATIENCE   0.4 /* seconds before silence means something */
 #define SERVER_DROP_MAX 2   /* connections without an answer */
@@ -162,7 +162,9 @@ static void on_stall(struct ev_loop *loop, ev_timer *timer, int revents)
 		if (ask == oldest || ask->moves == DNS_MOVES_MAX)
 			continue;
 		other = conn_for(conn->server, ask);
-		if (!other || other == conn || !is_clear(other))
+		if (!other)
+			return; /* no memory */
+		if (other == conn || !is_clear(other))
 			continue;
 		ask->moves++;
 		conn->abandoned++;
@@ -209,6 +211,7 @@ static struct conn *conn_new(struct server *server)
 	conn->magic = CONN_MAGIC;
 	conn->server = server;
 	conn->state = CONN_DIALING;
+	list_init(&conn->node);
 	conn->last_rx = ev_now(up->loop);
 	list_init(&conn->pending);
 	dns_tcp_init(&conn->tcp);

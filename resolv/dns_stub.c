@@ -151,7 +151,7 @@ void stub_drop_queries(struct list *queries)
 {
 	while (!list_empty(queries)) {
 		struct query *query =
-			list_entry(queries->next, struct query, node);
+			list_entry(list_pop(queries), struct query, node);
 
 		dns_ask_cancel(query->ask);
 		query_free(query);
@@ -164,9 +164,8 @@ static void free_ended(struct dns_stub *stub)
 {
 	while (!list_empty(&stub->ended)) {
 		struct client *client =
-			list_entry(stub->ended.next, struct client, node);
+			list_entry(list_pop(&stub->ended), struct client, node);
 
-		list_del(&client->node);
 		client->magic = 0;
 		free(client);
 	}

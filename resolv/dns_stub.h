@@ -47,11 +47,11 @@
 #define DNS_UPSTREAM_IDLE   2.0  /* seconds; RFC 7766 section 6.2.3 */
 #define DNS_CLIENT_IDLE     20.0 /* seconds without a query in flight */
 #define DNS_MAX_IN_FLIGHT   4096
-#define DNS_MAX_QUERY_BYTES (4 * 1024 * 1024) /* of those in flight */
+#define DNS_MAX_QUERY_BYTES ((size_t)4 * 1024 * 1024) /* of those in flight */
 #define DNS_MAX_CLIENTS     512
 #define DNS_CLIENT_FLIGHT   100
-#define DNS_CLIENT_TX_HIGH  (64 * 1024)  /* stop reading from it */
-#define DNS_CLIENT_TX_MAX   (512 * 1024) /* close it */
+#define DNS_CLIENT_TX_HIGH  ((size_t)64 * 1024)  /* stop reading from it */
+#define DNS_CLIENT_TX_MAX   ((size_t)512 * 1024) /* close it */
 
 struct dns_stub;
 

@@ -319,17 +319,16 @@ void dns_ask_cancel(struct dns_ask *ask)
 static void free_ended(struct dns_upstream *up)
 {
 	while (!list_empty(&up->done)) {
-		struct dns_ask *ask = ask_first(&up->done);
+		struct dns_ask *ask =
+			list_entry(list_pop(&up->done), struct dns_ask, node);
 
-		list_del(&ask->node);
 		ask->magic = 0;
 		free(ask);
 	}
 	while (!list_empty(&up->ended)) {
 		struct conn *conn =
-			list_entry(up->ended.next, struct conn, node);
+			list_entry(list_pop(&up->ended), struct conn, node);
 
-		list_del(&conn->node);
 		conn->magic = 0;
 		free(conn);
 	}

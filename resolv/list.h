@@ -10,6 +10,7 @@
  * called on both and an empty head is a link that points at itself.
  */
 
+#include <assert.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -45,6 +46,16 @@ static inline void list_del(struct list *l)
 	l->prev->next = l->next;
 	l->next->prev = l->prev;
 	list_init(l);
+}
+
+/** list_pop() - take the first link out of @head, which is not empty */
+static inline struct list *list_pop(struct list *head)
+{
+	struct list *l = head->next;
+
+	list_del(l);
+	assert(l != head && head->next != l);
+	return l;
 }
 
 /** list_entry() - the object of type @type whose member @member is @ptr */

@@ -15,8 +15,8 @@
 #include <stddef.h>
 
 #define RESOLV_CONF_PATH "/etc/resolv.conf"
-#define RESOLV_SERVERS   8           /* libcs use 3, c-ares more */
-#define RESOLV_SIZE_MAX  (64 * 1024) /* bytes looked at */
+#define RESOLV_SERVERS   8                   /* libcs use 3, c-ares more */
+#define RESOLV_SIZE_MAX  ((size_t)64 * 1024) /* bytes looked at */
 
 enum resolv_file {
 	RESOLV_PRESENT,

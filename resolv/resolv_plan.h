@@ -64,7 +64,7 @@ struct resolv_options {
 };
 
 #define RESOLV_MESSAGE_MAX 512
-#define RESOLV_LIST_MAX    (DNS_LISTEN_MAX * DNS_SERVER_STRLEN)
+#define RESOLV_LIST_MAX    ((size_t)DNS_LISTEN_MAX * DNS_SERVER_STRLEN)
 
 /**
  * struct resolv_plan - what is left to do

@@ -92,8 +92,7 @@ static void fail(struct claim *c, int err, bool away)
 
 static void on_held(struct edge *edge, uint32_t events)
 {
-	struct claim *c =
-		(struct claim *)((char *)edge - offsetof(struct claim, edge));
+	struct claim *c = list_entry(edge, struct claim, edge);
 
 	assert(c->magic == CLAIM_MAGIC && c->state == CLAIM_HELD);
 	if (!(events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)))
@@ -193,8 +192,7 @@ static void destination(struct claim *c, struct socks5_addr *dst)
 
 static void on_turn(struct turnstile_wait *turn)
 {
-	struct claim *c =
-		(struct claim *)((char *)turn - offsetof(struct claim, turn));
+	struct claim *c = list_entry(turn, struct claim, turn);
 	struct socks5_addr dst;
 
 	assert(c->magic == CLAIM_MAGIC && c->state == CLAIM_QUEUED);

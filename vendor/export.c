@@ -97,8 +97,10 @@ static void client_free(struct client *c)
 
 static void drop_clients(struct export *e)
 {
-	while (!list_empty(&e->clients))
-		client_free(list_entry(e->clients.next, struct client, link));
+	struct list *l, *tmp;
+
+	list_foreach_safe(l, tmp, &e->clients)
+		client_free(list_entry(l, struct client, link));
 }
 
 /* Offer a client to each listener in turn. */
@@ -133,12 +135,14 @@ static void nudge_later(struct export *e)
 
 void export_pump(struct export *e)
 {
+	struct list *l, *tmp;
+
 	if (e->pumping || e->state == EXPORT_GONE)
 		return;
 	e->pumping = true;
-	while (!list_empty(&e->clients)) {
-		struct client *c =
-			list_entry(e->clients.next, struct client, link);
+	list_foreach_safe(l, tmp, &e->clients)
+	{
+		struct client *c = list_entry(l, struct client, link);
 		enum offer how = offer(e, c);
 
 		if (how == OFFER_SHORT)
@@ -180,7 +184,7 @@ static struct export *find_server(
 
 		if (other->plain && other->state == EXPORT_HELD &&
 			other->port == e->port && serves(other, remote) &&
-			memcmp(&other->ep, &e->ep, sizeof(e->ep)) == 0)
+			endpoint_equal(&other->ep, &e->ep))
 			return other;
 	}
 	return NULL;

@@ -56,7 +56,7 @@ static bool overlaps(const struct export *e, const struct listener *l,
 	const struct scope *scope)
 {
 	return e->port != 0 && e->port == l->addr.port &&
-	       memcmp(&e->ep, &l->ep, sizeof(e->ep)) == 0 &&
+	       endpoint_equal(&e->ep, &l->ep) &&
 	       ((e->scope.v4 && scope->v4) || (e->scope.v6 && scope->v6));
 }
 

@@ -227,7 +227,8 @@ static void fuzz_servers(const char *text)
 		dns_server_format(&servers[i], back, sizeof(back));
 		must(strlen(back) + 1 < sizeof(back));
 		must(dns_servers_parse(&again, 1, &one, back) == NULL);
-		must(memcmp(&again, &servers[i], sizeof(again)) == 0);
+		must(ip_port_equal(&again.addr, &servers[i].addr));
+		must(strcmp(again.name, servers[i].name) == 0);
 	}
 }
 

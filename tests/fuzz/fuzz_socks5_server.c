@@ -17,7 +17,8 @@
  *
  * The first byte of the input seeds how the rest is cut. What must hold,
  * whatever is sent: the answers are the method answer and at most one reply,
- * and what reaches the destination is exactly what followed the request.
+ * what reaches the destination is exactly what followed the request, and
+ * nothing ever follows one that an export has taken.
  */
 
 #define CHECK(cond) \
@@ -35,6 +36,8 @@ static struct fd_budget budget;
 static struct client_env env;
 
 static int origin = -1; /* the destination's end, if connected */
+static int taken = -1;  /* the connection that an export has */
+static struct watch_set watches;
 static struct connect_job *pending_job;
 static connect_cb *pending_cb;
 static void *pending_arg;
@@ -139,6 +142,30 @@ void resolve_cancel(struct resolve_query *q)
 	CHECK(q == &query);
 }
 
+/* ---- in place of exports.c ---- */
+
+enum socks5_reply exports_request(struct exports *x,
+	const struct socks5_addr *dst, const struct member_conn *conn,
+	const char **why)
+{
+	const struct ip_port bound = {.port = dst->addr.port};
+	uint8_t out[MEMBER_OUT_MAX];
+	struct hold_name name;
+	size_t len = conn->out_len;
+
+	*why = "as the port asks";
+	if (hold_name_parse(&name, dst) == -1 || dst->addr.port % 4 == 0)
+		return SOCKS5_GENERAL_FAILURE;
+	CHECK(name.verb != HOLD_HOLD || name.v4 || name.v6);
+	CHECK(len == 0 || len == SOCKS5_METHOD_LEN);
+	memcpy(out, conn->out, len);
+	len += socks5_write_reply(out + len, SOCKS5_SUCCEEDED, &bound);
+	CHECK(taken == -1);
+	taken = conn->fd;
+	CHECK(send(taken, out, len, MSG_NOSIGNAL) == (ssize_t)len);
+	return SOCKS5_SUCCEEDED;
+}
+
 /* ---- the harness ---- */
 
 static void on_end(void *arg)
@@ -177,6 +204,9 @@ static void init(void)
 	list_init(&env.clients);
 	list_init(&env.forwards);
 	env.id_step = 1;
+	CHECK(watch_set_init(&watches, loop) == 0);
+	env.watches = &watches;
+	env.exports = (struct exports *)&env; /* only ever passed on */
 	env.gone = on_end;
 }
 
@@ -228,7 +258,7 @@ static void check_answers(int fd)
 	n = socks5_parse_reply(buf + 2, len - 2, &answer);
 	CHECK(n > 0 && (size_t)n == len - 2);
 	CHECK(answer.reply <= SOCKS5_ATYP_NOT_SUPPORTED);
-	CHECK((answer.reply == 0) == (origin != -1));
+	CHECK((answer.reply == 0) == (origin != -1 || taken != -1));
 }
 
 static void check_payload(const uint8_t *data, size_t len)
@@ -298,6 +328,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	CHECK(atomic_load(&service->entrance->nr) == 0);
 	close(pair[0]);
 	closefd_if(&origin);
+	closefd_if(&taken);
 	pending_job = NULL;
 	return 0;
 }

@@ -197,8 +197,9 @@ int ask_bytes(int fd, const void *request, size_t len, uint16_t *port)
 static int ask(int fd, const struct socks5_addr *dst, uint16_t *port)
 {
 	uint8_t buf[3 + SOCKS5_REQUEST_MAX];
+	size_t len = socks5_write_hello(buf, SOCKS5_BIND, dst);
 
-	put(fd, buf, socks5_write_hello(buf, SOCKS5_BIND, dst));
+	put(fd, buf, len);
 	return first_reply(fd, port);
 }
 

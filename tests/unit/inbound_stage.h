@@ -75,6 +75,9 @@ void worker_kill(void);
 /** worker_pid() - its process */
 pid_t worker_pid(void);
 
+/** worker_settle() - it has seen all that was sent before */
+void worker_settle(void);
+
 /** worker_freeze() - have it see nothing until worker_thaw() */
 void worker_freeze(void);
 void worker_thaw(void);

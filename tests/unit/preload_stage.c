@@ -68,6 +68,8 @@ static int run_inside(char **argv)
 		return EXIT_FAILURE;
 	snprintf(path, sizeof(path), "%s/vendor.sock", dir);
 	unlink(path);
+	snprintf(path, sizeof(path), "%s/host.sock", dir);
+	unlink(path);
 	rmdir(dir);
 	return status == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }
@@ -364,19 +366,45 @@ void job_await_sleep(struct job *job)
 	}
 }
 
+void job_interrupt(struct job *job, int number)
+{
+	int64_t deadline = now_ms() + STAGE_PATIENCE_MS;
+
+	while (!atomic_load(&job->done)) {
+		ck_assert_msg(now_ms() < deadline, "it is not interrupted");
+		pthread_kill(job->thread, number);
+		poll(NULL, 0, 1);
+	}
+}
+
 /* ---- the vendor's side ---- */
+
+static int listen_at(const char *path, int type)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+
+	ck_assert_int_ge(fd, 0);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+	unlink(path);
+	expect_ok(bind(fd, (struct sockaddr *)&addr, sizeof(addr)));
+	expect_ok(listen(fd, 64));
+	return fd;
+}
 
 void vendor_reopen(void)
 {
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	listener = listen_at(config()->vendor_path, SOCK_SEQPACKET);
+}
 
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s",
-		config()->vendor_path);
-	unlink(addr.sun_path);
-	listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	ck_assert_int_ge(listener, 0);
-	expect_ok(bind(listener, (struct sockaddr *)&addr, sizeof(addr)));
-	expect_ok(listen(listener, 64));
+void vendor_backlog(int nr)
+{
+	expect_ok(listen(listener, nr));
+}
+
+int stage_unix(const char *path)
+{
+	return listen_at(path, SOCK_STREAM);
 }
 
 void vendor_close(void)
@@ -414,7 +442,8 @@ static void receive(
 
 	memset(req, 0x55, sizeof(*req));
 	n = fd_recv(peer, req, sizeof(*req), &pass, &nr_fds, flags);
-	ck_assert_int_eq(n, sizeof(*req));
+	ck_assert_msg(n == sizeof(*req), "a request of %zd bytes: %s", n,
+		strerrorname_np(errno));
 	ck_assert_int_eq(nr_fds, 0);
 	why = vendor_request_check(req, (size_t)n);
 	ck_assert_msg(!why, "%s", why);
@@ -464,7 +493,9 @@ int vendor_connects(int peer)
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
 	vendor_send(peer, &res, pair[0]);
 	closefd(&pair[0]);
-	vendor_take(peer, &req, VENDOR_CONNECT);
+	/* A blocking connect() has its result and is gone already. */
+	ck_assert(recv(peer, &req, sizeof(req), 0) == sizeof(req) ||
+		  errno == ECONNRESET);
 	return pair[1];
 }
 
@@ -475,6 +506,83 @@ void vendor_fails(int *peer, int err)
 	vendor_result_init(&res, VENDOR_CONNECT, err);
 	vendor_send(*peer, &res, -1);
 	closefd(peer);
+}
+
+static struct ip_port parse(const char *ip, uint16_t port)
+{
+	struct ip_port out;
+
+	ck_assert_int_eq(
+		ip_port_from_sockaddr(&out, addr_of(ip, port), ADDR_LEN(ip)),
+		0);
+	return out;
+}
+
+int vendor_binds(struct vendor_request *req, int status, uint16_t port)
+{
+	struct vendor_result res;
+	int control = vendor_accept();
+
+	vendor_take(control, req, VENDOR_BIND);
+	vendor_result_init(&res, VENDOR_BIND, status);
+	if (status == 0) {
+		res.local = req->dst;
+		if (res.local.port == 0)
+			res.local.port = port;
+		memcpy(res.key, VENDOR_TEST_KEY, sizeof(res.key));
+	}
+	vendor_send(control, &res, -1);
+	return control;
+}
+
+void vendor_listens(int control, int status)
+{
+	struct vendor_request req;
+	struct vendor_result res;
+
+	vendor_take(control, &req, VENDOR_LISTEN);
+	vendor_result_init(&res, VENDOR_LISTEN, status);
+	vendor_send(control, &res, -1);
+}
+
+int vendor_client(int control, const char *remote, const char *local)
+{
+	struct vendor_result res;
+	int pair[2];
+
+	vendor_result_init(&res, VENDOR_ACCEPT, 0);
+	res.remote = parse(remote, 5555);
+	res.local = parse(local, 80);
+	expect_ok(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair));
+	vendor_send(control, &res, pair[0]);
+	closefd(&pair[0]);
+	return pair[1];
+}
+
+static long run_listen(struct job *job)
+{
+	const struct ip_port *at = job->arg;
+	union sockaddr_any any;
+	socklen_t len = ip_port_to_sockaddr(at, &any);
+
+	if (bind(job->fd, &any.sa, len) == -1)
+		return -1;
+	return listen(job->fd, 7);
+}
+
+int listener_at(const char *ip, uint16_t port, int flags, int *control)
+{
+	struct ip_port at = parse(ip, port);
+	int fd = tcp(at.family, flags);
+	struct vendor_request req;
+	struct job job;
+
+	job_start(&job, run_listen, fd, &at);
+	*control = vendor_binds(&req, 0, 8080);
+	vendor_listens(*control, 0);
+	ck_assert_int_eq(job_join(&job), 0);
+	ck_assert_int_eq(job.err, 0);
+	return fd;
 }
 
 void vendor_gone(int *peer)

@@ -31,6 +31,18 @@
 #define STAGE_PATIENCE_MS 10000
 #define STAGE_TIMEOUT     30 /* seconds for one test */
 
+/* Some of the sanitizers' own functions look at bad pointers. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+# define STAGE_SANITIZED 1
+#elif defined(__has_feature)
+# if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#  define STAGE_SANITIZED 1
+# endif
+#endif
+#ifndef STAGE_SANITIZED
+# define STAGE_SANITIZED 0
+#endif
+
 /* Where the application wants to go: addresses that only a hook can reach. */
 #define FAR4        "192.0.2.1"
 #define FAR4_OTHER  "198.51.100.7"
@@ -149,6 +161,10 @@ long job_join(struct job *job);
 /** job_await_sleep() - until the thread sleeps in a system call */
 void job_await_sleep(struct job *job);
 
+/** job_interrupt() - a signal, until the call returns: the first may come while
+ * it does not sleep */
+void job_interrupt(struct job *job, int number);
+
 /* ---- the vendor's side ---- */
 
 /** vendor_accept() - the next front-end, with a time limit on all it does */
@@ -183,6 +199,34 @@ int vendor_connects(int peer);
 /** vendor_fails() - let it fail; closes *peer */
 void vendor_fails(int *peer, int err);
 
+/* The key that vendor_binds() gives. */
+#define VENDOR_TEST_KEY "0123456789abcde"
+
+/**
+ * vendor_binds() - answer a BIND
+ * @req:    set to it
+ * @status: of the answer
+ * @port:   if that is 0, the port in place of 0
+ *
+ * Return: the control.
+ */
+int vendor_binds(struct vendor_request *req, int status, uint16_t port);
+
+/** vendor_listens() - answer the LISTEN on a control */
+void vendor_listens(int control, int status);
+
+/**
+ * vendor_client() - let a client come
+ * @remote, @local: addresses in text form; ports 5555 and 80
+ *
+ * Return: the client's end of the connection.
+ */
+int vendor_client(int control, const char *remote, const char *local);
+
+/** listener_at() - a TCP socket that is bound and listens; *control is its
+ * vendor's end. Port 0 becomes 8080 */
+int listener_at(const char *ip, uint16_t port, int flags, int *control);
+
 /** vendor_gone() - the front-end has closed its end, and said no more than its
  * request */
 void vendor_gone(int *peer);
@@ -190,6 +234,12 @@ void vendor_gone(int *peer);
 /** vendor_close(), vendor_reopen() - the vendor dies and comes back */
 void vendor_close(void);
 void vendor_reopen(void);
+
+/** vendor_backlog() - how many may wait before the vendor accepts them */
+void vendor_backlog(int nr);
+
+/** stage_unix() - a listening stream socket, such as the host proxy's */
+int stage_unix(const char *path);
 
 /** say(), hear() - bytes through a socket, all of them */
 void say(int fd, const char *text);

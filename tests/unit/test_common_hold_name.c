@@ -33,6 +33,7 @@ START_TEST(both_ways)
 	struct socks5_addr addr, written;
 	struct hold_name name;
 
+	memset(&written, 0xa5, sizeof(written));
 	address(&addr, good[_i].name);
 	addr.addr.port = 4711;
 	ck_assert_int_eq(hold_name_parse(&name, &addr), 0);

@@ -205,7 +205,7 @@ START_TEST(result_initialised)
 	ck_assert_mem_eq(&res, "yfxp", 4);
 	ck_assert_uint_eq(res.version, 1);
 	ck_assert_uint_eq(res.op, VENDOR_CONNECT);
-	ck_assert_uint_eq(res.size, 64);
+	ck_assert_uint_eq(res.size, 80);
 	ck_assert_int_eq(res.status, 111);
 	ck_assert_mem_eq(&res.remote, &zero.remote, 48);
 }

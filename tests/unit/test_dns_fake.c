@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define TX_SIZE (16 * 1024 * 1024)
+#define TX_SIZE ((size_t)16 * 1024 * 1024)
 
 uint32_t fake_ip(const uint8_t *question, size_t len)
 {

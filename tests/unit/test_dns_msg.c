@@ -336,14 +336,14 @@ START_TEST(truncate_plain)
 {
 	uint8_t out[512];
 	size_t len, end;
-	unsigned kept;
+	size_t kept;
 
 	wire_query(&w, 7, "many.example.com", TYPE_A);
 	end = w.len;
 	ck_assert_int_eq(parse(), DNS_FORWARD);
 	many_addresses(60);
 	len = dns_truncate(out, a.buf, a.len, &q);
-	kept = (512 - (unsigned)end) / 16;
+	kept = (512 - end) / 16;
 	ck_assert_uint_eq(len, end + kept * 16);
 	ck_assert_uint_eq(wire_get16(out + 2), 0x8380);
 	ck_assert_uint_eq(wire_get16(out + 6), kept);
@@ -356,7 +356,7 @@ START_TEST(truncate_edns)
 {
 	uint8_t out[1232];
 	size_t len, end;
-	unsigned kept;
+	size_t kept;
 
 	wire_query(&w, 7, "many.example.com", TYPE_A);
 	end = w.len;
@@ -365,7 +365,7 @@ START_TEST(truncate_edns)
 	ck_assert_int_eq(parse(), DNS_FORWARD);
 	many_addresses(200);
 	len = dns_truncate(out, a.buf, a.len, &q);
-	kept = (1232 - 11 - (unsigned)end) / 16;
+	kept = (1232 - 11 - end) / 16;
 	ck_assert_uint_eq(len, end + kept * 16 + 11);
 	ck_assert_uint_eq(wire_get16(out + 6), kept);
 	ck_assert_mem_eq(out + 8, "\0\0\0\1", 4);

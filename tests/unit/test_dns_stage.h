@@ -11,7 +11,8 @@
 #include "test_dns_fake.h"
 #include "test_dns_wire.h"
 
-#define DEADLINE 1.0
+#define DEADLINE 1.5
+#define QUICK    0.4 /* seconds: less than an attempt at a dead server */
 #define PATIENT  8.0 /* seconds: longer is a failure */
 
 extern struct ev_loop *loop;

@@ -16,7 +16,7 @@
  * in; the loop is turned without blocking.
  */
 
-#define TX_MAX   (256 * 1024)
+#define TX_MAX   ((size_t)256 * 1024)
 #define MSGS_MAX 64
 
 static struct ev_loop *loop;
@@ -213,7 +213,7 @@ START_TEST(stop_and_go_on)
 		ck_assert_int_eq(dns_tcp_send(&tcp, buf, 60000), 0);
 	turn();
 	ck_assert_uint_eq(got, 10);
-	ck_assert_uint_eq(got_sum[9], sum(buf + 9 * 22 + 2, 20));
+	ck_assert_uint_eq(got_sum[9], sum(buf + (size_t)9 * 22 + 2, 20));
 }
 END_TEST
 
@@ -265,7 +265,7 @@ START_TEST(send_queued)
 {
 	static uint8_t msg[DNS_MSG_MAX];
 	static uint8_t in[1024 * 1024];
-	unsigned sent = 0, i;
+	size_t sent = 0, i;
 	size_t have = 0;
 	ssize_t n;
 

@@ -8,6 +8,7 @@
 
 #include <check.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define TYPE_A    1
@@ -21,7 +22,9 @@ struct wire {
 
 static inline void wire_u8(struct wire *w, unsigned v)
 {
-	ck_assert_uint_lt(w->len, sizeof(w->buf));
+	/* Not check's: those tell the parent of every single one. */
+	if (w->len == sizeof(w->buf))
+		abort();
 	w->buf[w->len++] = (uint8_t)v;
 }
 
@@ -39,7 +42,8 @@ static inline void wire_u32(struct wire *w, uint32_t v)
 
 static inline void wire_bytes(struct wire *w, const void *data, size_t len)
 {
-	ck_assert_uint_le(len, sizeof(w->buf) - w->len);
+	if (len > sizeof(w->buf) - w->len)
+		abort();
 	memcpy(w->buf + w->len, data, len);
 	w->len += len;
 }

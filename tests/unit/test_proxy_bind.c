@@ -471,7 +471,7 @@ END_TEST
 
 static int client_port(int client)
 {
-	union sockaddr_any any;
+	union sockaddr_any any = {.in = {0}};
 	socklen_t len = sizeof(any);
 
 	ck_assert_int_eq(getsockname(client, &any.sa, &len), 0);

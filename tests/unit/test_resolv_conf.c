@@ -34,8 +34,10 @@ static void parse(const char *text)
 {
 	size_t len = strlen(text);
 	char *copy = malloc(len ? len : 1);
+	size_t i;
 
-	memcpy(copy, text, len);
+	for (i = 0; i < len; i++)
+		copy[i] = text[i];
 	resolv_conf_parse(&conf, copy, len);
 	free(copy);
 }

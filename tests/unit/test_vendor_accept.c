@@ -68,14 +68,15 @@ static void forget(struct conn *c)
 /* Cut anywhere, with the client's first bytes right behind: they stay. */
 START_TEST(test_split)
 {
-	uint8_t buf[SOCKS5_REPLY_V6_LEN + 5];
+	static const uint8_t hello[5] = {'h', 'e', 'l', 'l', 'o'};
+	uint8_t buf[SOCKS5_REPLY_V6_LEN + sizeof(hello)];
 	size_t len = host_reply2(buf, "192.0.2.9", 4711);
 	struct vendor_result res;
 	char text[16] = "";
 	int control, client, conn;
 	struct conn *c;
 
-	memcpy(buf + len, "hello", 5);
+	memcpy(buf + len, hello, sizeof(hello));
 	worker_start();
 	control = front_serve("0.0.0.0", 8080, 0);
 	c = standby(8080);
@@ -279,9 +280,10 @@ START_TEST(test_held_back)
 	ck_assert_int_eq(host.joins, joins);
 	for (int i = 0; i < 4; i++) {
 		int conn = front_accept(control, &res);
-		int which = res.remote.port - 1000;
+		unsigned which = res.remote.port - 1000u;
 
-		ck_assert(which >= 0 && which < 4 && !seen[which]);
+		if (which >= 4 || seen[which])
+			ck_abort_msg("client %u", which);
 		seen[which] = true;
 		expect_talk(clients[which], conn);
 		closefd(&clients[which]);

@@ -332,8 +332,10 @@ START_TEST(test_other_users_reuseport)
 	pid = fork();
 	ck_assert_int_ge(pid, 0);
 	if (pid == 0) {
-		int control = setuid(OTHER_UID);
+		int control;
 
+		if (setuid(OTHER_UID) == -1)
+			_exit(2);
 		control = front_bind("0.0.0.0", 8080, VENDOR_REUSEPORT, &res);
 		_exit(control == -1 && errno == EADDRINUSE ? 0 : 1);
 	}

@@ -95,6 +95,7 @@ START_TEST(test_last_client)
 	worker_start();
 	control = front_serve("0.0.0.0", 8080, 0);
 	UNTIL(host_count(CONN_JOIN, 8080) == CONFIG_POOL_LOW);
+	worker_settle();
 	/* The end of the hold is seen first. */
 	worker_freeze();
 	host_hang_up(host_find(CONN_HOLD, 8080));
@@ -258,7 +259,7 @@ START_TEST(test_rejoin_waits)
 	expect_client(other, 8080);
 	ck_assert(!front_pending(waiting));
 	closefd(&other);
-	UNTIL(host_count(CONN_HOLD, 8080) == 0);
+	UNTIL(host_count(CONN_HOLD, 8080) + host_count(CONN_JOIN, 8080) == 0);
 	expect_client(waiting, 8080);
 	closefd(&waiting);
 }
@@ -304,14 +305,18 @@ END_TEST
 
 static long resident_pages(void)
 {
-	long pages = 0;
-	char path[64];
+	char path[64], line[128];
+	const char *resident;
+	long pages;
 	FILE *file;
 
 	snprintf(path, sizeof(path), "/proc/%d/statm", worker_pid());
 	file = fopen(path, "r");
 	ck_assert_ptr_nonnull(file);
-	ck_assert_int_eq(fscanf(file, "%*d %ld", &pages), 1);
+	ck_assert_ptr_nonnull(fgets(line, sizeof(line), file));
+	resident = strchr(line, ' ');
+	ck_assert_ptr_nonnull(resident);
+	pages = strtol(resident, NULL, 10);
 	fclose(file);
 	return pages;
 }
