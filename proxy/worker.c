@@ -266,21 +266,14 @@ static bool accept_one(struct worker *w, struct acceptor *a, bool first)
 	bool go_on = false;
 	int fd, err;
 
-<<<<<<< HEAD
 	if (!service_enter(s)) {
 		if (first)
 			acceptor_full(w, a);
-=======
-	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
-		/* While it was said that fds are short, somebody has to find
-		 * out when they no longer are. */
-		if (first || atomic_load(&w->config->short_of_fds))
-			accept_pause(w, l, EMFILE);
->>>>>>> main
 		return false;
 	}
 	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
-		/* Where a shortage was announced, its end must be seen too. */
+		/* While it was said that fds are short, somebody has to find
+		 * out when they no longer are. */
 		if (first || atomic_load(&w->config->short_of_fds))
 			accept_pause(w, &e->listener, EMFILE);
 		goto leave;
