@@ -194,7 +194,10 @@ def suite_install(log, args):
         shutil.rmtree(old, ignore_errors=True)
     log.run(["meson", "install", "-C", path, "--no-rebuild", "--destdir", dest])
     names = {name for _, _, files in os.walk(dest) for name in files}
-    wanted = {"proxy", "proxify", "socket_vendor", "libproxy_preload.so"}
+    modes = {"vsock-to-ip", "ip-to-vsock", "vsock-to-ip-transparent",
+             "ip-to-vsock-transparent", "transparent-port-to-vsock"}
+    wanted = {"proxy", "proxify", "socket_vendor", "libproxy_preload.so"} | modes
+    wanted |= {name + ".1" for name in modes | {"proxy", "proxify", "socket_vendor"}}
     if not wanted <= names:
         raise Failed("not installed: %s" % ", ".join(sorted(wanted - names)))
     log.run(["meson", "setup", build_dir("install"), "--werror",
@@ -258,7 +261,10 @@ def suite_tsan_unit(log, args):
 
 # What keeps several of the proxy's threads busy, or ends them.
 TSAN_E2E = ["test_curl.py", "test_transfer.py", "test_half_close.py",
-            "test_errors.py", "test_proxy.py", "test_nonblocking.py"]
+            "test_errors.py", "test_proxy.py", "test_nonblocking.py",
+            "test_modes_fixed.py", "test_modes_transparent.py",
+            "test_modes_proxyproto.py", "test_modes_config.py",
+            "test_modes_load.py"]
 
 
 def suite_tsan_e2e(log, args):
