@@ -267,6 +267,33 @@ const char *endpoint_format(const struct endpoint *ep, char *buf, size_t size)
 	return buf;
 }
 
+#define PORT_SUFFIX_MAX 11 /* "_4294967295" */
+
+bool endpoint_has_room(const struct endpoint *ep)
+{
+	return ep->kind != ENDPOINT_UNIX ||
+	       strlen(ep->text) <= ENDPOINT_PATH_MAX - PORT_SUFFIX_MAX;
+}
+
+void endpoint_set_port(struct endpoint *ep, uint32_t port)
+{
+	size_t len;
+
+	switch (ep->kind) {
+	case ENDPOINT_UNIX:
+		len = strlen(ep->text);
+		snprintf(ep->text + len, sizeof(ep->text) - len, "_%u", port);
+		break;
+	case ENDPOINT_TCP:
+		ep->port = port;
+		ep->addr.port = (uint16_t)port;
+		break;
+	case ENDPOINT_VSOCK:
+	case ENDPOINT_VSOCK_MUX: ep->port = port; break;
+	case ENDPOINT_NONE: break;
+	}
+}
+
 socklen_t endpoint_sockaddr(
 	const struct endpoint *ep, union endpoint_sockaddr *out)
 {

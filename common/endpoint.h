@@ -70,6 +70,18 @@ const char *endpoint_parse(struct endpoint *out, const char *text);
  */
 const char *endpoint_format(const struct endpoint *ep, char *buf, size_t size);
 
+/**
+ * endpoint_set_port() - the same place, another port
+ * @ep:   vsock, tcp and vsock-mux: gets the port. unix: the path gets "_PORT"
+ *        appended, as where a VMM has one socket file for each port; parsed
+ *        from a path that leaves room for it (endpoint_has_room())
+ * @port: at most 65535 for tcp
+ */
+void endpoint_set_port(struct endpoint *ep, uint32_t port);
+
+/** endpoint_has_room() - may endpoint_set_port() be called with any port? */
+bool endpoint_has_room(const struct endpoint *ep);
+
 /** endpoint_equal() - do both name the same place in the same words? */
 bool endpoint_equal(const struct endpoint *a, const struct endpoint *b);
 

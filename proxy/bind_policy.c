@@ -22,6 +22,21 @@ void bind_policy_init(struct bind_policy *policy)
 	policy->queue = BIND_QUEUE_DEFAULT;
 }
 
+bool bind_policy_equal(const struct bind_policy *a, const struct bind_policy *b)
+{
+	if (a->nr_addresses != b->nr_addresses || a->limited != b->limited ||
+		a->nr_publish != b->nr_publish || a->queue != b->queue)
+		return false;
+	for (size_t i = 0; i < a->nr_addresses; i++)
+		if (!ip_port_equal(&a->address[i], &b->address[i]))
+			return false;
+	for (size_t i = 0; i < a->nr_publish; i++)
+		if (a->publish[i].enclave != b->publish[i].enclave ||
+			a->publish[i].host != b->publish[i].host)
+			return false;
+	return memcmp(a->allow, b->allow, sizeof(a->allow)) == 0;
+}
+
 /* ---- reading ---- */
 
 const char *bind_policy_add_address(

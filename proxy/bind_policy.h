@@ -67,6 +67,10 @@ struct bind_scope {
 /** bind_policy_init() - any address, all ports, no maps */
 void bind_policy_init(struct bind_policy *policy);
 
+/** bind_policy_equal() - do they say the same? */
+bool bind_policy_equal(
+	const struct bind_policy *a, const struct bind_policy *b);
+
 /**
  * bind_policy_add_address() - read one --bind-address
  * @text: an IPv4 or IPv6 address

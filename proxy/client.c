@@ -112,6 +112,7 @@ struct client {
 	uint32_t magic;
 	enum client_state state;
 	struct client_env *env;
+	struct service *service;
 	struct list link;
 	uint64_t id;
 	int fd;
@@ -217,6 +218,7 @@ static void client_end(struct client *c)
 	closefd_if(&c->job.fd);
 	detach(c);
 	closefd(&c->fd);
+	service_leave(c->service);
 	if (env->gone)
 		env->gone(env->arg);
 }
@@ -273,6 +275,13 @@ static void connected(struct client *c)
 	set_state(c, CLIENT_REPLYING);
 }
 
+static void on_relay_closed(void *arg)
+{
+	service_leave(arg);
+}
+
+static const struct relay_ops relay_ops = {.closed = on_relay_closed};
+
 static void hand_over(struct client *c)
 {
 	const struct relay_sock sock[2] = {
@@ -282,12 +291,13 @@ static void hand_over(struct client *c)
 	struct relay *relay;
 
 	unwatch(c);
-	relay = relay_new(c->env->relays, sock, c->id, NULL, NULL);
+	relay = relay_new(c->env->relays, sock, c->id, &relay_ops, c->service);
 	if (!relay) {
 		client_fault(c, log_strerror(ENOMEM));
 		return;
 	}
 	c->fd = c->job.fd = -1;
+	relay_set_idle(relay, c->service->config.idle_timeout);
 	relay_feed(relay, 0, c->in + c->in_pos, c->in_len - c->in_pos);
 	relay_run(relay);
 	detach(c);
@@ -318,7 +328,9 @@ static void bind_port(struct client *c, const struct client_move *move)
 	reply = exports_request(
 		c->env->exports, &c->req.dst, &move->conn, &why);
 	if (reply == SOCKS5_SUCCEEDED) {
+		/* It is the export's now, which has limits of its own. */
 		c->fd = -1;
+		service_leave(c->service);
 		detach(c);
 	} else {
 		refuse(c, reply, why);
@@ -342,6 +354,7 @@ static void client_bind(struct client *c)
 	struct client_move move = {
 		.conn = {c->fd, c->family, c->id, c->out_len},
 		.req = c->req,
+		.service = c->service,
 	};
 
 	if (c->in_pos < c->in_len) {
@@ -483,7 +496,7 @@ static void connect_allowed(
 
 	assert(nr <= CONNECT_ADDRS_MAX);
 	for (size_t i = 0; i < nr; i++) {
-		if (!rules_allow(c->env->rules, &addrs[i]))
+		if (!rules_allow(&c->service->config.rules, &addrs[i]))
 			continue;
 		allowed[nr_allowed] = addrs[i];
 		rules_canonical(&allowed[nr_allowed++]);
@@ -505,7 +518,8 @@ static void connect_nameservers(struct client *c)
 		struct ip_port server = servers[i];
 
 		rules_canonical(&server);
-		if (rules_match(c->env->rules, &server) != RULES_DENY)
+		if (rules_match(&c->service->config.rules, &server) !=
+			RULES_DENY)
 			allowed[nr_allowed++] = server;
 	}
 	connect_to(c, allowed, nr_allowed);
@@ -557,7 +571,7 @@ static void start_connect(struct client *c)
 	const struct socks5_addr *dst = &c->req.dst;
 	struct ip_port addr;
 
-	set_deadline(c, c->env->connect_timeout);
+	set_deadline(c, c->service->config.connect_timeout);
 	if (dst->addr.family != AF_UNSPEC) {
 		connect_allowed(c, &dst->addr, 1);
 	} else if (name_is_address(dst, &addr)) {
@@ -777,7 +791,8 @@ static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
 /* ---- life ---- */
 
 /* Return: NULL without memory. */
-static struct client *make(struct client_env *env, int fd, sa_family_t family)
+static struct client *make(
+	struct client_env *env, struct service *service, int fd)
 {
 	struct client *c = calloc(1, sizeof(*c));
 
@@ -785,8 +800,9 @@ static struct client *make(struct client_env *env, int fd, sa_family_t family)
 		return NULL;
 	c->magic = CLIENT_MAGIC;
 	c->env = env;
+	c->service = service;
 	c->fd = fd;
-	c->family = family;
+	c->family = service->entrance->listener.family;
 	ev_io_init(&c->io, on_io, fd, 0);
 	c->io.data = c;
 	watch_init(&c->watch, env->watches, fd, on_watch);
@@ -796,13 +812,13 @@ static struct client *make(struct client_env *env, int fd, sa_family_t family)
 	list_init(&c->link);
 	list_add(&env->clients, &c->link);
 	env->nr++;
-	set_deadline(c, env->handshake_timeout);
+	set_deadline(c, service->config.handshake_timeout);
 	return c;
 }
 
-int client_new(struct client_env *env, int fd, sa_family_t family)
+int client_new(struct client_env *env, struct service *service, int fd)
 {
-	struct client *c = make(env, fd, family);
+	struct client *c = make(env, service, fd);
 
 	if (!c)
 		return -1;
@@ -817,7 +833,7 @@ int client_new(struct client_env *env, int fd, sa_family_t family)
 int client_adopt(struct client_env *env, const struct client_move *move)
 {
 	const struct member_conn *conn = &move->conn;
-	struct client *c = make(env, conn->fd, conn->family);
+	struct client *c = make(env, move->service, conn->fd);
 
 	if (!c)
 		return -1;

@@ -6,11 +6,19 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <linux/vm_sockets.h>
 #include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define CONNECT_MAGIC 0x434f4e4eu /* "CONN" */
+
+/* Bytes that a vsock peer may send ahead of being read. The default of 256 KiB
+ * holds back a fast sender. */
+#define VSOCK_WINDOW (1024ULL * 1024)
+/* The kernel's own limit for a vsock connect is 2 s, too short for a host
+ * under load. */
+#define VSOCK_CONNECT_TIMEOUT 60 /* seconds */
 
 void tcp_options(int fd)
 {
@@ -18,6 +26,19 @@ void tcp_options(int fd)
 
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 	setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
+}
+
+void vsock_options(int fd)
+{
+	const unsigned long long window = VSOCK_WINDOW;
+	const struct timeval tv = {.tv_sec = VSOCK_CONNECT_TIMEOUT};
+
+	setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &window,
+		sizeof(window));
+	setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &window,
+		sizeof(window));
+	setsockopt(
+		fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &tv, sizeof(tv));
 }
 
 /* How far an attempt that ended with @err came: the larger, the further. */

@@ -115,4 +115,11 @@ void connect_order(struct ip_port *addrs, size_t nr);
  */
 void tcp_options(int fd);
 
+/**
+ * vsock_options() - what every vsock socket has, to be set before connect()
+ *                   or listen(); connections inherit it
+ * @fd: a vsock socket; failures are of no consequence and ignored
+ */
+void vsock_options(int fd);
+
 #endif

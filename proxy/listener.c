@@ -14,10 +14,6 @@
 #include <sys/file.h>
 #include <unistd.h>
 
-/* Bytes that a vsock peer may send ahead of being read; connections inherit
- * it. The default of 256 KiB holds back a fast sender. */
-#define VSOCK_WINDOW (1024ULL * 1024)
-
 const char *listener_check(const struct endpoint *ep)
 {
 	switch (ep->kind) {
@@ -32,8 +28,8 @@ const char *listener_check(const struct endpoint *ep)
 	return "expected an endpoint";
 }
 
-/* Look a TCP endpoint's name up. Return: 0, or -1 and it is logged. */
-static int resolve_name(struct listener *l)
+/* Look a TCP endpoint's name up. Return: NULL, or why not. */
+static const char *resolve_name(struct listener *l)
 {
 	const struct addrinfo hints = {
 		.ai_family = AF_UNSPEC,
@@ -44,36 +40,42 @@ static int resolve_name(struct listener *l)
 	int err;
 
 	if (l->ep.kind != ENDPOINT_TCP || l->ep.addr.family != AF_UNSPEC)
-		return 0;
+		return NULL;
 	err = getaddrinfo(l->ep.text, NULL, &hints, &list);
-	if (err) {
-		log_error("cannot listen on %s: %s", l->text,
-			err == EAI_SYSTEM ? log_strerror(errno)
-					  : gai_strerror(err));
-		return -1;
-	}
+	if (err)
+		return err == EAI_SYSTEM ? log_strerror(errno)
+					 : gai_strerror(err);
 	ip_port_from_sockaddr(
 		&l->ep.addr, list->ai_addr, (socklen_t)list->ai_addrlen);
 	l->ep.addr.port = (uint16_t)l->ep.port;
 	freeaddrinfo(list);
+	return NULL;
+}
+
+int listener_transparent(const struct listener *l)
+{
+	int on = 1;
+
+	if (l->family == AF_INET6 &&
+		setsockopt(l->fd, SOL_IPV6, IPV6_TRANSPARENT, &on,
+			sizeof(on)) == -1)
+		return errno;
+	/* Both for the IPv4 clients of a dual-stack socket. */
+	if (setsockopt(l->fd, SOL_IP, IP_TRANSPARENT, &on, sizeof(on)) == -1)
+		return errno;
 	return 0;
 }
 
 static void set_options(const struct listener *l)
 {
-	unsigned long long window = VSOCK_WINDOW;
 	int on = 1;
 
 	if (l->ep.kind == ENDPOINT_TCP) {
 		setsockopt(l->fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
 		tcp_options(l->fd); /* connections inherit them */
 	}
-	if (l->ep.kind == ENDPOINT_VSOCK) {
-		setsockopt(l->fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE,
-			&window, sizeof(window));
-		setsockopt(l->fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &window,
-			sizeof(window));
-	}
+	if (l->ep.kind == ENDPOINT_VSOCK)
+		vsock_options(l->fd);
 }
 
 /* Does somebody listen on a unix socket? Where that cannot be told, assume
@@ -180,18 +182,22 @@ static void note_port(struct listener *l)
 	endpoint_format(&l->ep, l->text, sizeof(l->text));
 }
 
-int listener_open(struct listener *l, const struct endpoint *ep)
+const char *listener_try(
+	struct listener *l, const struct endpoint *ep, bool transparent)
 {
 	union endpoint_sockaddr addr;
+	const char *why;
 	socklen_t len;
+	int err;
 
 	memset(l, 0, sizeof(*l));
 	l->fd = -1;
 	l->ep = *ep;
 	endpoint_format(ep, l->text, sizeof(l->text));
 	assert(!listener_check(ep));
-	if (resolve_name(l) == -1)
-		return -1;
+	why = resolve_name(l);
+	if (why)
+		return why;
 	len = endpoint_sockaddr(&l->ep, &addr);
 	assert(len > 0);
 	l->family = addr.sa.sa_family;
@@ -200,14 +206,24 @@ int listener_open(struct listener *l, const struct endpoint *ep)
 	if (l->fd == -1)
 		goto fail;
 	set_options(l);
-	if (bind_and_listen(l, &addr, len) == -1)
+	errno = transparent ? listener_transparent(l) : 0;
+	if (errno || bind_and_listen(l, &addr, len) == -1)
 		goto fail;
 	note_port(l);
-	return 0;
+	return NULL;
 fail:
-	log_error("cannot listen on %s: %s", l->text, log_strerror(errno));
+	err = errno;
 	closefd_if(&l->fd);
-	return -1;
+	return log_strerror(err);
+}
+
+int listener_open(struct listener *l, const struct endpoint *ep)
+{
+	const char *why = listener_try(l, ep, false);
+
+	if (why)
+		log_error("cannot listen on %s: %s", l->text, why);
+	return why ? -1 : 0;
 }
 
 void listener_close(struct listener *l)

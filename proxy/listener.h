@@ -43,6 +43,20 @@ struct listener {
 const char *listener_check(const struct endpoint *ep);
 
 /**
+ * listener_try() - listen, and say nothing
+ * @listener: filled; fd -1 on failure
+ * @ep:       passes listener_check(). A TCP name is looked up, blocking
+ * @transparent: take connections to foreign addresses (TPROXY)
+ *
+ * Return: NULL, or why not.
+ */
+const char *listener_try(
+	struct listener *listener, const struct endpoint *ep, bool transparent);
+
+/** listener_transparent() - the same on a listener. Return: 0 or an errno */
+int listener_transparent(const struct listener *listener);
+
+/**
  * listener_open() - listen
  * @listener: filled; fd -1 on failure
  * @ep:       passes listener_check(). A TCP name is looked up, blocking

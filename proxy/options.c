@@ -2,10 +2,11 @@
 #include "proxy/options.h"
 
 #include "proxy/listener.h"
-#include "proxy/optparse.h"
 #include "proxy/relay.h"
 #include "proxy/worker.h"
 
+#include <assert.h>
+#include <errno.h>
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
@@ -169,9 +170,119 @@ static const char *set_accept_queue(void *target, const char *value)
 
 static const char *set_resolv_conf(void *target, const char *value)
 {
-	if (value[0] != '/')
+	struct options *o = target;
+
+	if (value[0] != '/' || strlen(value) >= sizeof(o->resolv_conf))
 		return "expected an absolute path";
-	((struct options *)target)->resolv_conf = value;
+	strcpy(o->resolv_conf, value);
+	return NULL;
+}
+
+/*
+ * An address in the short form that options of the modes have, or an endpoint.
+ * @scheme: what the short form leaves out
+ * @bare:   the port is left out too, it comes from elsewhere
+ */
+static const char *parse_address(
+	struct endpoint *ep, const char *value, const char *scheme, bool bare)
+{
+	static const char *const schemes[] = {
+		"vsock:", "unix:", "tcp:", "vsock-mux:"};
+	char text[ENDPOINT_STRLEN + 16];
+	const char *port = "";
+	bool has_scheme = false;
+	const char *why;
+
+	for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++)
+		has_scheme |=
+			strncmp(value, schemes[i], strlen(schemes[i])) == 0;
+	if (bare && strncmp(value, "unix:", 5) != 0)
+		port = ":0";
+	if (snprintf(text, sizeof(text), "%s%s%s", has_scheme ? "" : scheme,
+		    value, port) >= (int)sizeof(text))
+		return "expected an address, this is too long for one";
+	why = endpoint_parse(ep, text);
+	if (!why && bare && !endpoint_has_room(ep))
+		why = "expected a path of at most 96 bytes, a port is added";
+	return why;
+}
+
+static const char *set_vsock(void *target, const char *value)
+{
+	struct options *o = target;
+	bool bare = o->mode->reach == REACH_PORT;
+	const char *why = parse_address(&o->vsock, value, "vsock:", bare);
+
+	if (!why && o->mode->from_vsock)
+		why = listener_check(&o->vsock);
+	if (!why && !o->mode->from_vsock && o->vsock.kind == ENDPOINT_VSOCK &&
+		o->vsock.cid == VMADDR_CID_ANY)
+		why = "expected the CID of one machine to connect to";
+	return why;
+}
+
+static const char *set_ip(void *target, const char *value)
+{
+	struct options *o = target;
+	const char *why = parse_address(&o->ip, value, "tcp:", false);
+
+	if (!why && !o->mode->from_vsock)
+		why = listener_check(&o->ip);
+	if (!why && o->mode->learn == LEARN_REDIRECT &&
+		o->ip.kind != ENDPOINT_TCP)
+		why = "expected a TCP address: only TCP connections can be "
+		      "redirected";
+	return why;
+}
+
+static const char *set_max_connections(void *target, const char *value)
+{
+	struct options *o = target;
+	uint64_t nr;
+
+	if (set_uint(value, 0, INT32_MAX, &nr))
+		return "expected a number, 0 for no limit";
+	o->max_connections = (long)nr;
+	return NULL;
+}
+
+static const char *set_idle(void *target, const char *value)
+{
+	struct options *o = target;
+
+	if (parse_seconds(value, &o->idle_timeout) == -1)
+		return "expected seconds, at most 86400, 0 for no limit";
+	return NULL;
+}
+
+static const char *set_tproxy(void *target, const char *value)
+{
+	((struct options *)target)->tproxy = true;
+	return NULL;
+}
+
+static const char *set_accept_proxyproto(void *target, const char *value)
+{
+	((struct options *)target)->accept_proxyproto = true;
+	return NULL;
+}
+
+static const char *set_send_proxyproto(void *target, const char *value)
+{
+	struct options *o = target;
+
+	if (strcmp(value, "v1") == 0)
+		o->send_proxyproto = PROXYPROTO_V1;
+	else if (strcmp(value, "v2") == 0)
+		o->send_proxyproto = PROXYPROTO_V2;
+	else
+		return "expected v1 or v2";
+	return NULL;
+}
+
+static const char *set_config(void *target, const char *value)
+{
+	((struct options *)target)->config_file = value;
 	return NULL;
 }
 
@@ -196,16 +307,143 @@ static const char *set_version(void *target, const char *value)
 	return NULL;
 }
 
-static const struct opt table[] = {
+/* ---- groups of options ---- */
+
+static const struct opt socks5_opts[] = {
 	{'l', "listen", "ENDPOINT",
 		"listen on vsock:CID:PORT, unix:/path or tcp:HOST:PORT;\n"
 		"may be given several times (default vsock:any:8888)",
-		set_listen},
+		set_listen, true},
+};
+
+/* Short for --listen, on a command line only. */
+static const struct opt reference_opts[] = {
 	{'t', "tcp", NULL,
-		"listen on TCP, on every address of this host, instead of\n"
-		"vsock",
+		"listen on TCP, on every IPv4 address of this host, instead\n"
+		"of vsock",
 		set_tcp},
 	{'p', "port", "PORT", "port for -t or vsock (default 8888)", set_port},
+};
+
+static const struct opt vsock_listen_opts[] = {
+	{'v', "vsock-addr", "CID:PORT",
+		"listen on this vsock address; CID may be 'any'. Or an\n"
+		"endpoint: unix:/path, tcp:HOST:PORT (required)",
+		set_vsock},
+};
+
+static const struct opt vsock_target_opts[] = {
+	{'v', "vsock-addr", "CID:PORT",
+		"connect to this vsock address. Or an endpoint:\n"
+		"vsock-mux:/path:PORT for a guest of Firecracker or Cloud\n"
+		"Hypervisor, unix:/path, tcp:HOST:PORT (required)",
+		set_vsock},
+};
+
+static const struct opt vsock_cid_opts[] = {
+	{'v', "vsock", "CID",
+		"connect to this machine, on the port that the client asked\n"
+		"for. Or an endpoint without a port: vsock-mux:/path,\n"
+		"unix:/path (the socket /path_PORT), tcp:HOST (required)",
+		set_vsock},
+};
+
+static const struct opt ip_listen_opts[] = {
+	{'i', "ip-addr", "IP:PORT",
+		"listen on this TCP address; IPv6 in brackets. Or an\n"
+		"endpoint: unix:/path, vsock:CID:PORT (required)",
+		set_ip},
+};
+
+static const struct opt redirect_opts[] = {
+	{'i', "ip-addr", "IP:PORT",
+		"listen for redirected connections on this TCP address; IPv6\n"
+		"in brackets (required)",
+		set_ip},
+	{0, "tproxy", NULL,
+		"connections are redirected by TPROXY (default: by REDIRECT\n"
+		"or DNAT); needs CAP_NET_ADMIN",
+		set_tproxy},
+};
+
+static const struct opt ip_target_opts[] = {
+	{'i', "ip-addr", "HOST:PORT",
+		"connect to this TCP address; a name is looked up for each\n"
+		"connection. Or an endpoint: unix:/path (required)",
+		set_ip},
+};
+
+static const struct opt limit_opts[] = {
+	{0, "max-connections", "N",
+		"at the same time; others wait to be accepted (default 0:\n"
+		"as many as there are file descriptors for)",
+		set_max_connections},
+	{0, "connect-timeout", "SECONDS",
+		"for a destination to answer, name look-up included\n"
+		"(default 60)",
+		set_connect},
+	{0, "idle-timeout", "SECONDS",
+		"end connections on which nothing moves in either direction\n"
+		"(default 0: never)",
+		set_idle},
+};
+
+static const struct opt socks5_handshake_opts[] = {
+	{0, "handshake-timeout", "SECONDS",
+		"for a client to send its whole request (default 10)",
+		set_handshake},
+};
+
+static const struct opt handshake_opts[] = {
+	{0, "handshake-timeout", "SECONDS",
+		"for what is expected ahead of the payload to arrive\n"
+		"(default 10)",
+		set_handshake},
+};
+
+static const struct opt proxyproto_opts[] = {
+	{0, "proxy-protocol", "v1|v2",
+		"send a PROXY protocol header of this version ahead of each\n"
+		"connection (default: none)",
+		set_send_proxyproto},
+	{0, "accept-proxy-protocol", NULL,
+		"expect a PROXY protocol header, of either version, at the\n"
+		"head of each connection (default: none is looked for)",
+		set_accept_proxyproto},
+};
+
+static const struct opt rule_opts[] = {
+	{0, "allow", "RULE",
+		"let clients connect to CIDR, CIDR:PORT or CIDR:PORT-PORT\n"
+		"([IPV6]/LENGTH:PORT). The first of all --allow and --deny\n"
+		"that matches decides; if none does, the destination is\n"
+		"denied where any --allow was given",
+		set_allow, true},
+	{0, "deny", "RULE", "refuse destinations, as above", set_deny, true},
+};
+
+/* Ports of this host for servers of an enclave: one for the whole process. */
+static const struct opt export_opts[] = {
+	{0, "bind-address", "ADDR",
+		"address of this host on which servers of an enclave are\n"
+		"reached; may be given several times (default: any, of both\n"
+		"families)",
+		set_bind_address, true},
+	{0, "allow-bind", "PORTS",
+		"ports of this host that they may use: all, none, or\n"
+		"80,443,8000-8999; several lists add up (default all)",
+		set_allow_bind, true},
+	{0, "publish", "ENCLAVE:HOST",
+		"a server on port ENCLAVE is reached on port HOST; may be\n"
+		"given several times (default: on the same port)",
+		set_publish, true},
+	{0, "accept-queue", "N",
+		"clients of such a port that may wait for a connection from\n"
+		"the enclave (default 1024)",
+		set_accept_queue},
+};
+
+static const struct opt process_opts[] = {
 	{'b', "buffer_size", "BYTES",
 		"most that is moved at once, and held for a slow receiver\n"
 		"(default 262144)",
@@ -216,46 +454,99 @@ static const struct opt table[] = {
 		"on SIGTERM or SIGINT, time for streams to finish; a second\n"
 		"signal ends them at once (default 10)",
 		set_drain},
-	{0, "handshake-timeout", "SECONDS",
-		"for a client to send its whole request (default 10)",
-		set_handshake},
-	{0, "connect-timeout", "SECONDS",
-		"for a destination to answer, name look-up included\n"
-		"(default 60)",
-		set_connect},
-	{0, "allow", "RULE",
-		"let clients connect to CIDR, CIDR:PORT or CIDR:PORT-PORT\n"
-		"([IPV6]/LENGTH:PORT). The first of all --allow and --deny\n"
-		"that matches decides; if none does, the destination is\n"
-		"denied where any --allow was given",
-		set_allow},
-	{0, "deny", "RULE", "refuse destinations, as above", set_deny},
-	{0, "bind-address", "ADDR",
-		"address of this host on which servers of an enclave are\n"
-		"reached; may be given several times (default: any, of both\n"
-		"families)",
-		set_bind_address},
-	{0, "allow-bind", "PORTS",
-		"ports of this host that they may use: all, none, or\n"
-		"80,443,8000-8999; several lists add up (default all)",
-		set_allow_bind},
-	{0, "publish", "ENCLAVE:HOST",
-		"a server on port ENCLAVE is reached on port HOST; may be\n"
-		"given several times (default: on the same port)",
-		set_publish},
-	{0, "accept-queue", "N",
-		"clients of such a port that may wait for a connection from\n"
-		"the enclave (default 1024)",
-		set_accept_queue},
 	{0, "resolv-conf", "FILE",
 		"name servers of this host (default /etc/resolv.conf)",
 		set_resolv_conf},
 	{0, "log", "LEVEL", "error, warn, info or debug (default info)",
 		set_log},
+};
+
+static const struct opt run_opts[] = {
+	{'c', "config", "FILE",
+		"the listeners and their options; read again on SIGHUP\n"
+		"(required)",
+		set_config},
+};
+
+static const struct opt info_opts[] = {
 	{'h', "help", NULL, "print this text", set_help},
 	{'V', "version", NULL, "print the version", set_version},
 };
-#define NR_OPTS (sizeof(table) / sizeof(table[0]))
+
+struct rows {
+	struct opt *row;
+	size_t nr;
+};
+
+#define ADD(rows, group) \
+ add_rows(rows, group, sizeof(group) / sizeof((group)[0]))
+
+static void add_rows(struct rows *rows, const struct opt *group, size_t nr)
+{
+	assert(rows->nr + nr <= OPTIONS_ROWS_MAX);
+	memcpy(rows->row + rows->nr, group, nr * sizeof(*group));
+	rows->nr += nr;
+}
+
+/* The two ends of a forward, in the order of its name. */
+static void add_ends(struct rows *rows, const struct mode *mode)
+{
+	if (mode->from_vsock) {
+		ADD(rows, vsock_listen_opts);
+		if (mode->reach == REACH_TARGET)
+			ADD(rows, ip_target_opts);
+		return;
+	}
+	if (mode->learn == LEARN_REDIRECT)
+		ADD(rows, redirect_opts);
+	else
+		ADD(rows, ip_listen_opts);
+	if (mode->reach == REACH_PORT)
+		ADD(rows, vsock_cid_opts);
+	else
+		ADD(rows, vsock_target_opts);
+}
+
+static void add_listener_rows(
+	struct rows *rows, const struct mode *mode, bool command_line)
+{
+	if (mode->learn == LEARN_SOCKS5) {
+		ADD(rows, socks5_opts);
+		if (command_line)
+			ADD(rows, reference_opts);
+		ADD(rows, socks5_handshake_opts);
+	} else {
+		add_ends(rows, mode);
+		ADD(rows, proxyproto_opts);
+		ADD(rows, handshake_opts);
+	}
+	ADD(rows, limit_opts);
+	if (mode->learn == LEARN_SOCKS5 || mode->learn == LEARN_PREFIX)
+		ADD(rows, rule_opts);
+}
+
+size_t options_rows(
+	const struct mode *mode, unsigned int which, struct opt *row)
+{
+	struct rows rows = {.row = row};
+	bool command_line = which == (OPTIONS_OF_LISTENER | OPTIONS_OF_PROCESS);
+
+	if (mode && (which & OPTIONS_OF_LISTENER))
+		add_listener_rows(&rows, mode, command_line);
+	/* Those of `run` are in the file. */
+	if (!mode && command_line) {
+		ADD(&rows, run_opts);
+	} else if (which & OPTIONS_OF_PROCESS) {
+		if (!mode || mode->learn == LEARN_SOCKS5)
+			ADD(&rows, export_opts);
+		ADD(&rows, process_opts);
+	}
+	if (command_line)
+		ADD(&rows, info_opts);
+	return rows.nr;
+}
+
+/* ---- the whole ---- */
 
 /* The processors that this process may use. */
 static unsigned int default_workers(void)
@@ -296,9 +587,33 @@ static int add_default_listener(struct options *o, char *error)
 	return why ? -1 : 0;
 }
 
-int options_parse(struct options *o, int argc, char **argv, char *error)
+static int missing(char *error, const char *what)
+{
+	snprintf(error, OPTPARSE_ERROR_MAX, "option %s is required", what);
+	return -1;
+}
+
+int options_check(struct options *o, char *error)
+{
+	if (o->help || o->version)
+		return 0;
+	if (!o->mode)
+		return o->config_file ? 0 : missing(error, "-c, --config");
+	if (o->mode->learn == LEARN_SOCKS5)
+		return add_default_listener(o, error);
+	if (o->vsock.kind == ENDPOINT_NONE)
+		return missing(error, o->mode->reach == REACH_PORT
+					      ? "-v, --vsock"
+					      : "-v, --vsock-addr");
+	if (o->ip.kind == ENDPOINT_NONE && o->mode->learn != LEARN_PREFIX)
+		return missing(error, "-i, --ip-addr");
+	return 0;
+}
+
+void options_init(struct options *o, const struct mode *mode)
 {
 	memset(o, 0, sizeof(*o));
+	o->mode = mode;
 	o->port = OPTIONS_DEFAULT_PORT;
 	o->buffer_size = RELAY_BUFFER_DEFAULT;
 	o->workers = default_workers();
@@ -306,12 +621,86 @@ int options_parse(struct options *o, int argc, char **argv, char *error)
 	o->handshake_timeout = DEFAULT_HANDSHAKE;
 	o->connect_timeout = DEFAULT_CONNECT;
 	o->log_level = LOG_INFO;
-	o->resolv_conf = "/etc/resolv.conf";
+	strcpy(o->resolv_conf, "/etc/resolv.conf");
 	rules_init(&o->rules);
 	bind_policy_init(&o->bind);
-	if (optparse(table, NR_OPTS, argc, argv, o, error) == -1)
+}
+
+static const char *base_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+/*
+ * Which command is it?
+ * Return: how many of the first arguments say so.
+ */
+static int find_command(struct options *o, int argc, char **argv)
+{
+	const char *name = argc > 0 ? base_name(argv[0]) : "proxy";
+	const struct mode *mode = mode_find(name, strlen(name));
+	const char *word = argc > 1 ? argv[1] : "";
+	int used = 1;
+
+	if (!mode) {
+		mode = mode_find(word, strlen(word));
+		used += mode || strcmp(word, "run") == 0;
+	}
+	if (!mode && used == 1)
+		mode = &mode_table[MODE_SOCKS5];
+	options_init(o, mode);
+	snprintf(o->program, sizeof(o->program), "%s%s%s", name,
+		used > 1 ? " " : "", used > 1 ? word : "");
+	return used;
+}
+
+int options_parse(struct options *o, int argc, char **argv, char *error)
+{
+	struct opt rows[OPTIONS_ROWS_MAX];
+	int used = find_command(o, argc, argv);
+	size_t nr = options_rows(
+		o->mode, OPTIONS_OF_LISTENER | OPTIONS_OF_PROCESS, rows);
+
+	/* The command's own word stands where the program's name would. */
+	if (optparse(rows, nr, argc - used + 1, argv + used - 1, o, error) ==
+		-1)
 		return -1;
-	return add_default_listener(o, error);
+	return options_check(o, error);
+}
+
+static void fill_service(const struct options *o, struct service_config *out)
+{
+	memset(out, 0, sizeof(*out));
+	out->mode = o->mode;
+	out->listen = o->mode->from_vsock ? o->vsock : o->ip;
+	out->target = o->mode->from_vsock ? o->ip : o->vsock;
+	out->max_connections = o->max_connections;
+	out->handshake_timeout = o->handshake_timeout;
+	out->connect_timeout = o->connect_timeout;
+	out->idle_timeout = o->idle_timeout;
+	out->tproxy = o->tproxy;
+	out->accept_proxyproto = o->accept_proxyproto;
+	out->send_proxyproto = o->send_proxyproto;
+}
+
+int options_services(struct options *o, struct service_config *out)
+{
+	size_t nr = o->mode->learn == LEARN_SOCKS5 ? o->nr_listen : 1;
+
+	for (size_t i = 0; i < nr; i++) {
+		fill_service(o, &out[i]);
+		if (o->mode->learn == LEARN_SOCKS5)
+			out[i].listen = o->listen[i];
+		if (rules_copy(&out[i].rules, &o->rules) == 0)
+			continue;
+		while (i-- > 0)
+			rules_free(&out[i].rules);
+		errno = ENOMEM;
+		return -1;
+	}
+	return (int)nr;
 }
 
 void options_free(struct options *o)
@@ -319,9 +708,24 @@ void options_free(struct options *o)
 	rules_free(&o->rules);
 }
 
-void options_help(void)
+void options_help(const struct options *o)
 {
-	printf("Usage: proxy [OPTION]...\n"
-	       "SOCKS5 server for machines whose only way out is vsock.\n\n");
-	optparse_help(table, NR_OPTS, stdout);
+	struct opt rows[OPTIONS_ROWS_MAX];
+	size_t nr = options_rows(
+		o->mode, OPTIONS_OF_LISTENER | OPTIONS_OF_PROCESS, rows);
+
+	printf("Usage: %s [OPTION]...\n", o->program);
+	if (o->mode && o->mode->learn == LEARN_SOCKS5) {
+		printf("       %s MODE [OPTION]...\n"
+		       "       %s run --config FILE\n%s\n\nModes:\n",
+			o->program, o->program, o->mode->summary);
+		for (size_t i = MODE_SOCKS5 + 1; i < NR_MODES; i++)
+			printf("  %s\n", mode_table[i].name);
+		printf("\nOptions:\n");
+	} else {
+		printf("%s\n\n",
+			o->mode ? o->mode->summary
+				: "Serve what a configuration file says.");
+	}
+	optparse_help(rows, nr, stdout);
 }

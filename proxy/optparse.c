@@ -2,7 +2,6 @@
 #include "proxy/optparse.h"
 
 #include <stdarg.h>
-#include <stdbool.h>
 #include <string.h>
 
 #define HELP_COLUMN 32
@@ -15,6 +14,12 @@ static const struct opt *find_name(
 			memcmp(opts[i].name, name, len) == 0)
 			return &opts[i];
 	return NULL;
+}
+
+const struct opt *optparse_find(
+	const struct opt *opts, size_t nr, const char *name)
+{
+	return find_name(opts, nr, name, strlen(name));
 }
 
 static const struct opt *find_letter(

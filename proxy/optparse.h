@@ -9,6 +9,7 @@
  * nothing but parse: what is wrong comes back as text.
  */
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 
@@ -22,6 +23,7 @@
  * @help:   one or more lines, '\n' between them
  * @set:    stores a value (NULL if it takes none) in @target. Returns NULL or
  *          what was expected
+ * @many:   may be given more than once, and each counts
  */
 struct opt {
 	char letter;
@@ -29,6 +31,7 @@ struct opt {
 	const char *arg;
 	const char *help;
 	const char *(*set)(void *target, const char *value);
+	bool many;
 };
 
 /**
@@ -45,6 +48,10 @@ struct opt {
  */
 int optparse(const struct opt *opts, size_t nr, int argc, char **argv,
 	void *target, char *error);
+
+/** optparse_find() - a row by its name. Return: NULL if there is none */
+const struct opt *optparse_find(
+	const struct opt *opts, size_t nr, const char *name);
 
 /** optparse_help() - print the table */
 void optparse_help(const struct opt *opts, size_t nr, FILE *out);

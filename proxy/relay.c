@@ -83,6 +83,10 @@
  *		give, the other side gets gone_after seconds to end by itself,
  *		as an orphaned TCP socket in FIN_WAIT2 does; then close
  * Half-closed connections whose peers live are never timed out.
+ *
+ * Idle connections are timed out only where the owner asked for it. Activity
+ * is a byte written to either side; the timer is not moved for each, but when
+ * it fires looks at when that last was, and is set again for what is left.
  */
 
 #define RELAY_MAGIC       0x52454c59u /* "RELY" */
@@ -147,6 +151,8 @@ struct relay_side {
  * @link:  on the group's watched list if @watched, else on the steady one
  * @gone_since: when a sweep first found a side gone for good, 0 if none is
  * @events: the bits above
+ * @idle:   active only if there is an idle timeout, @idle_after seconds
+ * @moved:  loop time at which bytes were last written
  */
 struct relay {
 	uint32_t magic;
@@ -156,6 +162,9 @@ struct relay {
 	bool watched;
 	struct relay_side side[2];
 	double gone_since;
+	ev_timer idle;
+	double idle_after;
+	double moved;
 	uint64_t id;
 	const struct relay_ops *ops;
 	void *arg;
@@ -246,12 +255,12 @@ static void tell_done(struct relay *r, int side, int err)
 }
 
 /* SO_LINGER without time to linger: close() sends RST. */
-static void arm_reset(const struct relay_side *s)
+void relay_arm_reset(int fd, sa_family_t family)
 {
 	struct linger now = {.l_onoff = 1, .l_linger = 0};
 
-	if (s->family == AF_INET || s->family == AF_INET6)
-		setsockopt(s->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+	if (family == AF_INET || family == AF_INET6)
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
 }
 
 static void relay_destroy(struct reap *reap)
@@ -281,9 +290,10 @@ static void relay_close(struct relay *r, int err)
 		ev_io_stop(g->loop, &s->io);
 		held_drop(r, side);
 		if (err)
-			arm_reset(s);
+			relay_arm_reset(s->fd, s->family);
 		closefd(&s->fd);
 	}
+	ev_timer_stop(g->loop, &r->idle);
 	tell_done(r, 0, err);
 	tell_done(r, 1, err);
 	relay_event(r, CLOSED);
@@ -327,8 +337,10 @@ static ssize_t sink_write(
 {
 	ssize_t n = send(r->side[side].fd, data, len, MSG_NOSIGNAL);
 
-	if (n >= 0)
+	if (n >= 0) {
+		r->moved = ev_now(r->group->loop);
 		return n;
+	}
 	if (try_again(errno))
 		return 0;
 	sink_gone(r, side, errno);
@@ -557,6 +569,35 @@ static void on_sweep(struct ev_loop *loop, ev_timer *w, int revents)
 		ev_timer_stop(loop, w);
 }
 
+/* ---- idle connections ---- */
+
+static void on_idle(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct relay *r = w->data;
+	double left;
+
+	assert(r->magic == RELAY_MAGIC && !(r->events & CLOSED));
+	left = r->moved + r->idle_after - ev_now(loop);
+	if (left <= 0) {
+		log_debug("conn %" PRIu64 ": idle for %g s", r->id,
+			r->idle_after);
+		relay_close(r, ETIMEDOUT);
+		return;
+	}
+	w->repeat = left;
+	ev_timer_again(loop, w);
+}
+
+void relay_set_idle(struct relay *r, double seconds)
+{
+	assert(r->magic == RELAY_MAGIC && seconds >= 0);
+	if (seconds == 0)
+		return;
+	r->moved = ev_now(r->group->loop);
+	r->idle_after = r->idle.repeat = seconds;
+	ev_timer_again(r->group->loop, &r->idle);
+}
+
 /* ---- life ---- */
 
 int relay_group_init(struct relay_group *g, struct ev_loop *loop,
@@ -627,6 +668,8 @@ struct relay *relay_new(struct relay_group *g, const struct relay_sock sock[2],
 		ev_io_init(&s->io, on_io, s->fd, EV_READ);
 		s->io.data = r;
 	}
+	ev_init(&r->idle, on_idle);
+	r->idle.data = r;
 	list_init(&r->link);
 	list_add(&g->steady, &r->link);
 	g->nr++;

@@ -129,6 +129,19 @@ void relay_feed(struct relay *relay, int from, const void *data, size_t len);
  */
 void relay_run(struct relay *relay);
 
+/**
+ * relay_set_idle() - end the relay, with resets, if it is idle for too long
+ * @relay:   before relay_run()
+ * @seconds: without a byte moved in either direction; 0: never
+ */
+void relay_set_idle(struct relay *relay, double seconds);
+
+/**
+ * relay_arm_reset() - let close() reset the connection, where that can be said
+ * @fd: of address family @family
+ */
+void relay_arm_reset(int fd, sa_family_t family);
+
 /** relay_abort() - end it at once, with resets; closed() is called */
 void relay_abort(struct relay *relay);
 

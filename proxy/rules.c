@@ -23,6 +23,20 @@ void rules_free(struct rules *rules)
 	rules_init(rules);
 }
 
+int rules_copy(struct rules *out, const struct rules *rules)
+{
+	rules_init(out);
+	if (rules->nr > 0) {
+		out->rule = malloc(rules->nr * sizeof(*out->rule));
+		if (!out->rule)
+			return -1;
+		memcpy(out->rule, rules->rule, rules->nr * sizeof(*out->rule));
+	}
+	out->nr = rules->nr;
+	out->any_allow = rules->any_allow;
+	return 0;
+}
+
 /* "443" or "1-1023"; ports start at 1. Return: 0 or -1. */
 static int parse_ports(struct rule *rule, const char *text)
 {

@@ -50,6 +50,9 @@ void rules_init(struct rules *rules);
 /** rules_free() - forget all rules */
 void rules_free(struct rules *rules);
 
+/** rules_copy() - @out becomes a copy. Return: 0, or -1 and errno ENOMEM */
+int rules_copy(struct rules *out, const struct rules *rules);
+
 /**
  * rules_add() - append a rule
  * @rules:   to append to

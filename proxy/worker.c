@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "proxy/accept.h"
 #include "proxy/client.h"
+#include "proxy/forward.h"
 #include "proxy/mailbox.h"
 
 #include <assert.h>
@@ -19,7 +20,7 @@
  *
  * All workers wait on the same listening sockets and whoever comes first
  * accepts. A connection stays with the worker that accepted it, so that
- * nothing else is shared between threads than the fd budget, the rules and
+ * nothing else is shared between threads than the fd budget, the services and
  * the log: each worker has its own loop, resolver, relay buffers and clients.
  *
  * But exported ports (see exports.h) all live with worker 0. A client of
@@ -39,6 +40,16 @@
  * by the first worker that meets it, and once more when a worker has emptied
  * the queue again.
  *
+ * A service that has as many connections as it may have is not waited for
+ * either, until one of them ends. That may happen in another worker: so this
+ * one looks again every ACCEPT_PAUSE.
+ *
+ * Another set. The main thread leaves it in @next and wakes the loop. The
+ * worker lets go of the listeners of the old set, waits on those of the new
+ * one, and says so by changing @set: then the main thread may retire the old
+ * one. In between other workers still accept for the old set, on sockets that
+ * both have; either is right.
+ *
  * The end. The main thread wakes the loop (ev_async, the only libev call that
  * may cross threads), having set @killing or not. DRAINING lets go of the
  * listeners; when the last connection has ended, or at once when killed,
@@ -54,7 +65,8 @@
 
 struct acceptor {
 	ev_io io; /* data: the worker */
-	const struct listener *listener;
+	struct service *service;
+	bool full; /* not waited for: the service has all it may have */
 };
 
 struct worker {
@@ -71,23 +83,35 @@ struct worker {
 	struct exports *exports;  /* worker 0, if ports are exported */
 	unsigned int next_relay;  /* worker 0: whose turn it is */
 	struct acceptor *acceptors;
+	size_t nr_acceptors;
 	ev_timer pause; /* active: not accepting for want of fds */
+	ev_timer full;  /* active: some acceptor is full */
 	ev_async wake;
+	_Atomic(struct service_set *) set;
+	_Atomic(struct service_set *) next;
+	ev_timer retry; /* active: no memory to change to @next */
+	atomic_bool draining;
 	atomic_bool killing;
 	_Atomic enum worker_state state;
 	pthread_t thread;
 	bool started;
 };
 
-static void set_state(struct worker *w, enum worker_state state)
+/* Tell the main thread that something about @w has changed. */
+static void announce(const struct worker *w)
 {
 	const uint64_t one = 1;
 
-	assert(state > atomic_load(&w->state));
-	atomic_store(&w->state, state);
 	if (write(w->config->event_fd, &one, sizeof(one)) == -1)
 		log_error("worker %u: eventfd: %s", w->index,
 			log_strerror(errno));
+}
+
+static void set_state(struct worker *w, enum worker_state state)
+{
+	assert(state > atomic_load(&w->state));
+	atomic_store(&w->state, state);
+	announce(w);
 }
 
 enum worker_state worker_state(const struct worker *w)
@@ -99,14 +123,67 @@ enum worker_state worker_state(const struct worker *w)
 
 static void accept_start(struct worker *w)
 {
-	for (size_t i = 0; i < w->config->nr_listeners; i++)
-		ev_io_start(w->loop, &w->acceptors[i].io);
+	for (size_t i = 0; i < w->nr_acceptors; i++)
+		if (!w->acceptors[i].full)
+			ev_io_start(w->loop, &w->acceptors[i].io);
 }
 
 static void accept_stop(struct worker *w)
 {
-	for (size_t i = 0; i < w->config->nr_listeners; i++)
+	for (size_t i = 0; i < w->nr_acceptors; i++)
 		ev_io_stop(w->loop, &w->acceptors[i].io);
+}
+
+/* May connections be accepted, as far as this worker is concerned? */
+static bool accepting(const struct worker *w)
+{
+	return worker_state(w) == WORKER_ACCEPTING && !ev_is_active(&w->pause);
+}
+
+/* For some time now: between two workers it may be over in an instant. */
+static void say_full(const struct service *s)
+{
+	if (!atomic_exchange(&s->entrance->full, true))
+		log_warn_ratelimit("accept on %s: %ld connections, the limit; "
+				   "others wait",
+			s->entrance->listener.text, s->config.max_connections);
+}
+
+/* The service has as many connections as it may have. */
+static void acceptor_full(struct worker *w, struct acceptor *a)
+{
+	a->full = true;
+	ev_io_stop(w->loop, &a->io);
+	ev_timer_again(w->loop, &w->full);
+}
+
+/* Services that were full may have room again. */
+static void acceptors_refresh(struct worker *w)
+{
+	bool any = false;
+
+	if (!ev_is_active(&w->full))
+		return;
+	for (size_t i = 0; i < w->nr_acceptors; i++) {
+		struct acceptor *a = &w->acceptors[i];
+
+		a->full = a->full && service_is_full(a->service);
+		any |= a->full;
+		if (a->full)
+			say_full(a->service);
+		if (!a->full && accepting(w))
+			ev_io_start(w->loop, &a->io);
+	}
+	if (!any)
+		ev_timer_stop(w->loop, &w->full);
+}
+
+static void on_full(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct worker *w = timer->data;
+
+	assert(w->magic == WORKER_MAGIC);
+	acceptors_refresh(w);
 }
 
 /* There is no fd for another connection, or no memory: wait a little. */
@@ -131,23 +208,30 @@ static void accept_resume(struct worker *w)
 	if (worker_state(w) != WORKER_ACCEPTING)
 		return;
 	accept_start(w);
-	for (size_t i = 0; i < w->config->nr_listeners; i++)
-		ev_feed_event(w->loop, &w->acceptors[i].io, EV_READ);
+	for (size_t i = 0; i < w->nr_acceptors; i++)
+		if (!w->acceptors[i].full)
+			ev_feed_event(w->loop, &w->acceptors[i].io, EV_READ);
 }
 
-/* Nobody waits in the listen queue of @l. */
-static void accept_caught_up(struct worker *w, const struct listener *l)
+/* Nobody waits in the listen queue. */
+static void accept_caught_up(struct worker *w, struct entrance *e)
 {
+	const struct listener *l = &e->listener;
+
+	if (atomic_load(&e->full))
+		atomic_store(&e->full, false);
 	if (atomic_load(&w->config->short_of_fds) &&
 		atomic_exchange(&w->config->short_of_fds, false))
 		log_warn_ratelimit("accept on %s: going on", l->text);
 }
 
 /* accept() failed. Return: whether to try again at once. */
-static bool accept_failed(struct worker *w, const struct listener *l, int err)
+static bool accept_failed(struct worker *w, struct entrance *e, int err)
 {
+	const struct listener *l = &e->listener;
+
 	switch (accept_verdict(err)) {
-	case ACCEPT_EMPTY: accept_caught_up(w, l); return false;
+	case ACCEPT_EMPTY: accept_caught_up(w, e); return false;
 	case ACCEPT_SHORT: accept_pause(w, l, err); return false;
 	case ACCEPT_BROKEN:
 		log_error_ratelimit(
@@ -162,36 +246,53 @@ static bool accept_failed(struct worker *w, const struct listener *l, int err)
 	return false;
 }
 
+/* Begin to serve a connection. Return: 0, or -1 without memory. */
+static int serve(struct worker *w, struct service *s, int fd)
+{
+	if (s->config.mode->learn == LEARN_SOCKS5)
+		return client_new(&w->clients, s, fd);
+	return forward_new(&w->clients, s, fd);
+}
+
 /*
  * Accept one connection.
  * @first: of this event, so that somebody waits for it
  * Return: whether to go on.
  */
-static bool accept_one(struct worker *w, const struct listener *l, bool first)
+static bool accept_one(struct worker *w, struct acceptor *a, bool first)
 {
-	int fd;
+	struct service *s = a->service;
+	struct entrance *e = s->entrance;
+	bool go_on = false;
+	int fd, err;
 
+	if (!service_enter(s)) {
+		if (first)
+			acceptor_full(w, a);
+		return false;
+	}
 	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
 		/* While it was said that fds are short, somebody has to find
 		 * out when they no longer are. */
 		if (first || atomic_load(&w->config->short_of_fds))
-			accept_pause(w, l, EMFILE);
-		return false;
+			accept_pause(w, &e->listener, EMFILE);
+		goto leave;
 	}
-	fd = accept4(l->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	fd = accept4(e->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd == -1) {
-		int err = errno;
-
-		fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
-		return accept_failed(w, l, err);
+		err = errno;
+		go_on = accept_failed(w, e, err);
+		goto give;
 	}
-	if (client_new(&w->clients, fd, l->family) == -1) {
-		closefd(&fd);
-		fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
-		accept_pause(w, l, ENOMEM);
-		return false;
-	}
-	return true;
+	if (serve(w, s, fd) == 0)
+		return true;
+	closefd(&fd);
+	accept_pause(w, &e->listener, ENOMEM);
+give:
+	fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
+leave:
+	service_leave(s);
+	return go_on;
 }
 
 static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
@@ -201,7 +302,7 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 
 	assert(w->magic == WORKER_MAGIC);
 	for (int i = 0; i < ACCEPT_BATCH; i++)
-		if (!accept_one(w, a->listener, i == 0))
+		if (!accept_one(w, a, i == 0))
 			break;
 }
 
@@ -235,9 +336,73 @@ static void on_connection_end(void *arg)
 	assert(w->magic == WORKER_MAGIC);
 	fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
 	accept_resume(w);
+	acceptors_refresh(w);
 	if (w->exports)
 		exports_resume(w->exports);
 	finish_if_idle(w);
+}
+
+/* Have an acceptor for each service of @set. Return: 0, or -1 and errno. */
+static int init_acceptors(struct worker *w, struct service_set *set)
+{
+	struct acceptor *acceptors = calloc(set->nr, sizeof(*acceptors));
+
+	if (!acceptors)
+		return -1;
+	accept_stop(w);
+	free(w->acceptors);
+	w->acceptors = acceptors;
+	w->nr_acceptors = set->nr;
+	for (size_t i = 0; i < set->nr; i++) {
+		struct acceptor *a = &acceptors[i];
+
+		a->service = set->service[i];
+		ev_io_init(&a->io, on_accept, a->service->entrance->listener.fd,
+			EV_READ);
+		a->io.data = w;
+	}
+	atomic_store(&w->set, set);
+	return 0;
+}
+
+/* Serve the set that the main thread has left for us, if there is one. */
+static void change_set(struct worker *w)
+{
+	struct service_set *next = atomic_load(&w->next);
+
+	if (!next || next == atomic_load(&w->set) ||
+		worker_state(w) != WORKER_ACCEPTING)
+		return;
+	if (init_acceptors(w, next) == -1) {
+		/* The main thread waits for us, and nothing else is lost. */
+		log_error_ratelimit("worker %u: new configuration: %s",
+			w->index, log_strerror(errno));
+		ev_timer_again(w->loop, &w->retry);
+		return;
+	}
+	ev_timer_stop(w->loop, &w->retry);
+	if (accepting(w))
+		accept_start(w);
+	announce(w);
+}
+
+static void on_retry(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	struct worker *w = timer->data;
+
+	assert(w->magic == WORKER_MAGIC);
+	change_set(w);
+}
+
+void worker_serve(struct worker *w, struct service_set *set)
+{
+	atomic_store(&w->next, set);
+	ev_async_send(w->loop, &w->wake);
+}
+
+const struct service_set *worker_set(const struct worker *w)
+{
+	return atomic_load(&w->set);
 }
 
 static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
@@ -245,15 +410,20 @@ static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
 	struct worker *w = async->data;
 
 	assert(w->magic == WORKER_MAGIC);
-	if (worker_state(w) == WORKER_ACCEPTING) {
+	change_set(w);
+	if (atomic_load(&w->draining) && worker_state(w) == WORKER_ACCEPTING) {
 		accept_stop(w);
 		ev_timer_stop(loop, &w->pause);
+		ev_timer_stop(loop, &w->full);
+		ev_timer_stop(loop, &w->retry);
+		atomic_store(&w->set, NULL);
 		if (w->exports)
 			exports_close(w->exports);
 		set_state(w, WORKER_DRAINING);
 	}
 	if (atomic_load(&w->killing)) {
 		client_abort_all(&w->clients);
+		forward_abort_all(&w->clients);
 		relay_group_abort(&w->relays);
 	}
 	finish_if_idle(w);
@@ -261,11 +431,13 @@ static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
 
 void worker_drain(struct worker *w)
 {
+	atomic_store(&w->draining, true);
 	ev_async_send(w->loop, &w->wake);
 }
 
 void worker_kill(struct worker *w)
 {
+	atomic_store(&w->draining, true);
 	atomic_store(&w->killing, true);
 	ev_async_send(w->loop, &w->wake);
 }
@@ -298,8 +470,10 @@ static void deliver_client(struct mail *mail, void *receiver)
 	struct worker *w = receiver;
 
 	if (!w || atomic_load(&w->killing) ||
-		client_adopt(&w->clients, &m->move) == -1)
+		client_adopt(&w->clients, &m->move) == -1) {
 		drop(m->config, &m->move.conn.fd);
+		service_leave(m->move.service);
+	}
 	free(m);
 }
 
@@ -386,23 +560,6 @@ static void on_mail_done(void *receiver)
 
 /* ---- life ---- */
 
-static int init_acceptors(struct worker *w)
-{
-	size_t nr = w->config->nr_listeners;
-
-	w->acceptors = calloc(nr, sizeof(*w->acceptors));
-	if (!w->acceptors)
-		return -1;
-	for (size_t i = 0; i < nr; i++) {
-		struct acceptor *a = &w->acceptors[i];
-
-		a->listener = &w->config->listeners[i];
-		ev_io_init(&a->io, on_accept, a->listener->fd, EV_READ);
-		a->io.data = w;
-	}
-	return 0;
-}
-
 static void init_clients(struct worker *w)
 {
 	const struct worker_config *config = w->config;
@@ -411,11 +568,9 @@ static void init_clients(struct worker *w)
 	w->clients.reaper = &w->reaper;
 	w->clients.relays = &w->relays;
 	w->clients.nameservers = &w->nameservers;
-	w->clients.rules = config->rules;
 	w->clients.budget = config->budget;
-	w->clients.handshake_timeout = config->handshake_timeout;
-	w->clients.connect_timeout = config->connect_timeout;
 	list_init(&w->clients.clients);
+	list_init(&w->clients.forwards);
 	w->clients.next_id = w->index + 1;
 	w->clients.id_step = config->nr_workers;
 	if (config->bind) {
@@ -455,6 +610,10 @@ struct worker *worker_new(struct worker_config *config, unsigned int index)
 	reaper_init(&w->reaper, w->loop);
 	ev_timer_init(&w->pause, on_pause, 0, ACCEPT_PAUSE);
 	w->pause.data = w;
+	ev_timer_init(&w->full, on_full, 0, ACCEPT_PAUSE);
+	w->full.data = w;
+	ev_timer_init(&w->retry, on_retry, 0, ACCEPT_PAUSE);
+	w->retry.data = w;
 	ev_async_init(&w->wake, on_wake);
 	w->wake.data = w;
 	ev_async_start(w->loop, &w->wake);
@@ -466,7 +625,7 @@ struct worker *worker_new(struct worker_config *config, unsigned int index)
 		goto fail;
 	init_clients(w);
 	w->clients.resolver = resolver_new(w->loop, config->resolv_conf);
-	if (!w->clients.resolver || init_acceptors(w) == -1)
+	if (!w->clients.resolver || init_acceptors(w, config->set) == -1)
 		goto fail;
 	config->worker[index] = w;
 	return w;

@@ -9,8 +9,7 @@
 
 #include "proxy/bind_policy.h"
 #include "proxy/budget.h"
-#include "proxy/listener.h"
-#include "proxy/rules.h"
+#include "proxy/set.h"
 
 #include <stdatomic.h>
 
@@ -20,29 +19,23 @@ struct worker;
 
 /**
  * struct worker_config - what all workers share
- * @listeners, @nr_listeners: open
+ * @set:        what workers begin to serve, see worker_serve()
  * @nr_workers: how many workers there are
  * @buffer_size: of the relay
- * @handshake_timeout, @connect_timeout: seconds
- * @rules:       destinations
  * @resolv_conf: path
  * @bind:        exported ports; NULL to refuse all BIND requests
  * @budget:      fds
  * @short_of_fds: some worker could not accept for want of fds; shared so that
  *               it is said once and not once for each worker
- * @event_fd:    an eventfd that workers add 1 to when their state changes
+ * @event_fd:    an eventfd that workers add 1 to when state or set change
  * @worker:      filled in by worker_new()
  *
  * Immutable while workers run, but for @budget and @short_of_fds.
  */
 struct worker_config {
-	const struct listener *listeners;
-	size_t nr_listeners;
+	struct service_set *set;
 	unsigned int nr_workers;
 	size_t buffer_size;
-	double handshake_timeout;
-	double connect_timeout;
-	const struct rules *rules;
 	const char *resolv_conf;
 	const struct bind_policy *bind;
 	struct fd_budget *budget;
@@ -72,6 +65,17 @@ int worker_start(struct worker *worker);
 
 /** worker_state() - from any thread */
 enum worker_state worker_state(const struct worker *worker);
+
+/**
+ * worker_serve() - serve another set from now on
+ * @set: outlives the worker's use of it
+ *
+ * From the main thread. Connections that are there go on as they began.
+ */
+void worker_serve(struct worker *worker, struct service_set *set);
+
+/** worker_set() - the set that it serves, or none any more; from any thread */
+const struct service_set *worker_set(const struct worker *worker);
 
 /**
  * worker_drain() - stop accepting, end when the last connection has

@@ -194,7 +194,10 @@ def suite_install(log, args):
         shutil.rmtree(old, ignore_errors=True)
     log.run(["meson", "install", "-C", path, "--no-rebuild", "--destdir", dest])
     names = {name for _, _, files in os.walk(dest) for name in files}
-    wanted = {"proxy", "proxify", "socket_vendor", "libproxy_preload.so"}
+    modes = {"vsock-to-ip", "ip-to-vsock", "vsock-to-ip-transparent",
+             "ip-to-vsock-transparent", "transparent-port-to-vsock"}
+    wanted = {"proxy", "proxify", "socket_vendor", "libproxy_preload.so"} | modes
+    wanted |= {name + ".1" for name in modes | {"proxy", "proxify", "socket_vendor"}}
     if not wanted <= names:
         raise Failed("not installed: %s" % ", ".join(sorted(wanted - names)))
     log.run(["meson", "setup", build_dir("install"), "--werror",
@@ -236,13 +239,14 @@ def suite_asan_unit(log, args):
 
 
 def suite_asan_e2e(log, args):
-    """End-to-end under AddressSanitizer and UBSan."""
+    """End-to-end under AddressSanitizer and UBSan, over one carrier: it takes
+    three times as long as without."""
     stub = os.path.join(OUT, "noswift.so")
     log.run(["gcc", "-shared", "-fPIC", "-o", stub,
              "tests/e2e/programs/noswift.c"])
     env = sanitizer_env(
         "asan", {"PRELOAD_EXTRA": library("libasan.so") + ":" + stub})
-    return pytest(log, "asan-e2e", build(log, "asan"), env=env)
+    return pytest(log, "asan-e2e", build(log, "asan"), ["--carrier=unix"], env=env)
 
 
 def suite_ubsan_e2e(log, args):
@@ -258,7 +262,10 @@ def suite_tsan_unit(log, args):
 
 # What keeps several of the proxy's threads busy, or ends them.
 TSAN_E2E = ["test_curl.py", "test_transfer.py", "test_half_close.py",
-            "test_errors.py", "test_proxy.py", "test_nonblocking.py"]
+            "test_errors.py", "test_proxy.py", "test_nonblocking.py",
+            "test_modes_fixed.py", "test_modes_transparent.py",
+            "test_modes_proxyproto.py", "test_modes_config.py",
+            "test_modes_load.py"]
 
 
 def suite_tsan_e2e(log, args):

@@ -373,8 +373,7 @@ static void hand_over(struct gate *g, const struct vendor_request *req)
 	if (g->edge.poll)
 		edge_del(&g->edge);
 	if (err == 0)
-		err = inbound_take(
-			g->gates->inbound, &g->fd, g->uid, &ep, req);
+		err = inbound_take(g->gates->inbound, &g->fd, g->uid, &ep, req);
 	if (err == 0)
 		gate_close(g);
 	else if (req->op == VENDOR_REJOIN)

@@ -28,8 +28,9 @@
  * began is said once, and once that it is over.
  *
  * The services that live here besides (names.c; inbound.c, by way of the
- * gates) have their own watchers on the same loop. They are started before the first
- * front-end is served: whoever got an answer from the worker finds them there.
+ * gates) have their own watchers on the same loop. They are started before the
+ *first front-end is served: whoever got an answer from the worker finds them
+ *there.
  */
 
 #define WORKER_MAGIC 0x776f726bu

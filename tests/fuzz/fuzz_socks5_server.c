@@ -31,7 +31,7 @@ static struct ev_loop *loop;
 static struct reaper reaper;
 static struct relay_group group;
 static struct nameservers nameservers;
-static struct rules rules;
+static struct service *service;
 static struct fd_budget budget;
 static struct client_env env;
 
@@ -43,6 +43,14 @@ static connect_cb *pending_cb;
 static void *pending_arg;
 
 /* ---- in place of connect.c and resolve.c ---- */
+
+void tcp_options(int fd)
+{
+}
+
+void vsock_options(int fd)
+{
+}
 
 void connect_init(
 	struct connect_job *job, struct ev_loop *l, struct fd_budget *b)
@@ -167,6 +175,12 @@ static void on_end(void *arg)
 static void init(void)
 {
 	static const char *const denied[] = {"10.0.0.0/8", "fd00::/8"};
+	static const struct endpoint none;
+	struct service_config config = {
+		.mode = &mode_table[MODE_SOCKS5],
+		.handshake_timeout = 1000,
+		.connect_timeout = 1000,
+	};
 
 	log_init("fuzz", LOG_ERROR, STDERR_FILENO);
 	loop = ev_loop_new(EVBACKEND_EPOLL);
@@ -175,19 +189,20 @@ static void init(void)
 	CHECK(relay_group_init(&group, loop, &reaper, RELAY_BUFFER_MIN, on_end,
 		      NULL) == 0);
 	nameservers_init(&nameservers, "/nonexistent");
-	rules_init(&rules);
+	service = service_new(&config, entrance_new(&none));
+	CHECK(service);
+	service->entrance->listener.family = AF_UNIX;
 	for (size_t i = 0; i < 2; i++)
-		CHECK(!rules_add(&rules, denied[i], RULES_DENY));
+		CHECK(!rules_add(
+			&service->config.rules, denied[i], RULES_DENY));
 	fd_budget_init(&budget, 1000, 0);
 	env.loop = loop;
 	env.reaper = &reaper;
 	env.relays = &group;
 	env.nameservers = &nameservers;
-	env.rules = &rules;
 	env.budget = &budget;
-	env.handshake_timeout = 1000;
-	env.connect_timeout = 1000;
 	list_init(&env.clients);
+	list_init(&env.forwards);
 	env.id_step = 1;
 	CHECK(watch_set_init(&watches, loop) == 0);
 	env.watches = &watches;
@@ -296,7 +311,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	CHECK(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0,
 		      pair) == 0);
-	CHECK(client_new(&env, pair[1], AF_UNIX) == 0);
+	CHECK(service_enter(service));
+	CHECK(client_new(&env, service, pair[1]) == 0);
 	fed = feed(pair[0], data[0], data + 1, size - 1);
 	connect_pending();
 	turn();
@@ -309,6 +325,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	relay_group_abort(&group);
 	turn();
 	CHECK(env.nr == 0 && group.nr == 0);
+	CHECK(atomic_load(&service->entrance->nr) == 0);
 	close(pair[0]);
 	closefd_if(&origin);
 	closefd_if(&taken);

@@ -31,35 +31,35 @@ void bind_stage_open(struct bind_stage *s)
 	tempdir_make(s->dir);
 	log_init("test", LOG_ERROR, STDERR_FILENO);
 	ck_assert_int_eq(resolve_library_init(), 0);
-	rules_init(&s->rules);
 	bind_policy_init(&s->policy);
 	fd_budget_init(&s->budget, 8000, 0);
 	fd_limit_raise();
 	s->fds = count_fds();
 }
 
-static void listen_on(struct listener *l, const char *text)
+static void serve_on(struct service_config *config, const char *text)
 {
-	struct endpoint ep;
-
-	ck_assert_ptr_null(endpoint_parse(&ep, text));
-	ck_assert_int_eq(listener_open(l, &ep), 0);
+	memset(config, 0, sizeof(*config));
+	config->mode = &mode_table[MODE_SOCKS5];
+	config->handshake_timeout = 20;
+	config->connect_timeout = 20;
+	ck_assert_ptr_null(endpoint_parse(&config->listen, text));
 }
 
 void bind_stage_start(struct bind_stage *s)
 {
+	struct service_config service[2];
 	char text[TEMPDIR_LEN + 16];
 
 	snprintf(text, sizeof(text), "unix:%s/s", s->dir);
-	listen_on(&s->listener[0], text);
-	listen_on(&s->listener[1], "tcp:127.0.0.1:0");
-	s->config.listeners = s->listener;
-	s->config.nr_listeners = 2;
+	serve_on(&service[0], text);
+	serve_on(&service[1], "tcp:127.0.0.1:0");
+	s->config.set = service_set_open(service, 2, NULL);
+	ck_assert_ptr_nonnull(s->config.set);
+	for (int i = 0; i < 2; i++)
+		s->listener[i] = &s->config.set->service[i]->entrance->listener;
 	s->config.nr_workers = STAGE_WORKERS;
 	s->config.buffer_size = 65536;
-	s->config.handshake_timeout = 20;
-	s->config.connect_timeout = 20;
-	s->config.rules = &s->rules;
 	s->config.resolv_conf = "/nonexistent";
 	s->config.bind = &s->policy;
 	s->config.budget = &s->budget;
@@ -81,11 +81,15 @@ void bind_stage_close(struct bind_stage *s)
 	for (unsigned int i = 0; i < STAGE_WORKERS; i++)
 		worker_free(s->worker[i]);
 	ck_assert_int_eq(atomic_load(&s->budget.used), 0);
-	for (int i = 0; i < 2; i++)
-		listener_close(&s->listener[i]);
+	for (int i = 0; i < 2; i++) {
+		struct service *service = s->config.set->service[i];
+
+		ck_assert_int_eq(atomic_load(&service->refs), 1);
+		ck_assert_int_eq(atomic_load(&service->entrance->nr), 0);
+	}
+	service_set_retire(s->config.set, NULL);
 	close(s->config.event_fd);
 	resolve_library_cleanup();
-	rules_free(&s->rules);
 	tempdir_remove(s->dir);
 	ck_assert_int_eq(count_fds(), s->fds);
 }
@@ -145,7 +149,7 @@ void expect_open(int one, int other)
 int stage_dial(const struct bind_stage *s)
 {
 	union endpoint_sockaddr addr;
-	socklen_t len = endpoint_sockaddr(&s->listener[0].ep, &addr);
+	socklen_t len = endpoint_sockaddr(&s->listener[0]->ep, &addr);
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	ck_assert_int_ge(fd, 0);
@@ -164,7 +168,7 @@ int stage_dial_tcp(const struct bind_stage *s, uint8_t host)
 	ck_assert_int_ge(fd, 0);
 	set_patience(fd);
 	ck_assert_int_eq(bind(fd, &any.sa, len), 0);
-	len = ip_port_to_sockaddr(&s->listener[1].ep.addr, &any);
+	len = ip_port_to_sockaddr(&s->listener[1]->ep.addr, &any);
 	ck_assert_int_eq(connect(fd, &any.sa, len), 0);
 	return fd;
 }

@@ -30,8 +30,7 @@ struct bind_stage {
 	char dir[TEMPDIR_LEN];
 	struct bind_policy policy;
 	struct fd_budget budget;
-	struct rules rules;
-	struct listener listener[2]; /* unix, TCP */
+	struct listener *listener[2]; /* unix, TCP */
 	struct worker_config config;
 	struct worker *worker[STAGE_WORKERS];
 	int fds;

@@ -23,7 +23,7 @@ static struct dns dns;
 static struct reaper reaper;
 static struct relay_group group;
 static struct nameservers nameservers;
-static struct rules rules;
+static struct service *service;
 static struct fd_budget budget;
 static struct client_env env;
 static int nr_gone, nr_relays_closed;
@@ -42,6 +42,28 @@ static void on_relay_closed(void *arg)
 	nr_relays_closed++;
 }
 
+/* What the clients come to; nothing listens. */
+static void open_service(void)
+{
+	static const struct endpoint none;
+	struct service_config config = {
+		.mode = &mode_table[MODE_SOCKS5],
+		.handshake_timeout = 10,
+		.connect_timeout = 10,
+	};
+
+	service = service_new(&config, entrance_new(&none));
+	ck_assert_ptr_nonnull(service);
+}
+
+/* As a worker does. */
+static void accept_client(int sock, sa_family_t family)
+{
+	service->entrance->listener.family = family;
+	ck_assert(service_enter(service));
+	ck_assert_int_eq(client_new(&env, service, sock), 0);
+}
+
 static void setup(void)
 {
 	int unused;
@@ -55,7 +77,7 @@ static void setup(void)
 				 on_relay_closed, NULL),
 		0);
 	nameservers_init(&nameservers, dns.conf);
-	rules_init(&rules);
+	open_service();
 	fd_budget_init(&budget, 1000, 0);
 	memset(&env, 0, sizeof(env));
 	env.loop = loop;
@@ -63,11 +85,9 @@ static void setup(void)
 	env.relays = &group;
 	env.resolver = resolver_new(loop, dns.conf);
 	env.nameservers = &nameservers;
-	env.rules = &rules;
 	env.budget = &budget;
-	env.handshake_timeout = 10;
-	env.connect_timeout = 10;
 	list_init(&env.clients);
+	list_init(&env.forwards);
 	env.next_id = 1;
 	env.id_step = 1;
 	env.gone = on_gone;
@@ -85,7 +105,9 @@ static void teardown(void)
 	resolver_free(env.resolver);
 	reaper_stop(&reaper);
 	relay_group_free(&group);
-	rules_free(&rules);
+	ck_assert_int_eq(atomic_load(&service->entrance->nr), 0);
+	ck_assert_int_eq(atomic_load(&service->refs), 1);
+	service_unref(service);
 	dns_stop(&dns, loop);
 	resolve_library_cleanup();
 	close(origin_fd[0]);
@@ -110,7 +132,7 @@ static void open_client(sa_family_t family, const void *first, size_t len)
 	if (len > 0)
 		ck_assert_int_eq(send(fd, first, len, 0), (ssize_t)len);
 	ev_now_update(loop);
-	ck_assert_int_eq(client_new(&env, pair[1], family), 0);
+	accept_client(pair[1], family);
 }
 
 static void say(const void *data, size_t len)
@@ -352,7 +374,7 @@ START_TEST(everything_at_once)
 	setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
 	say(buf, len + 100000);
 	ck_assert_int_eq(shutdown(fd, SHUT_WR), 0);
-	ck_assert_int_eq(client_new(&env, pair[1], AF_UNIX), 0);
+	accept_client(pair[1], AF_UNIX);
 	sock = accept_at(origin_fd[0]);
 	expect_method();
 	expect_success(sock);
@@ -384,7 +406,8 @@ START_TEST(host_resolver)
 	/* The first one is dead. Rules about other addresses do not matter. */
 	dns_write_conf(
 		dns.conf, "nameserver 127.0.0.7\nnameserver 127.0.0.1\n");
-	ck_assert_ptr_null(rules_add(&rules, "192.0.2.1", RULES_ALLOW));
+	ck_assert_ptr_null(
+		rules_add(&service->config.rules, "192.0.2.1", RULES_ALLOW));
 	n = hello(buf, SOCKS5_CONNECT, &server, "Resolver.Proxy.Internal");
 	open_client(AF_UNIX, buf, n);
 	sock = accept_at(listener);
@@ -392,13 +415,14 @@ START_TEST(host_resolver)
 	expect_success(sock);
 	expect_relayed(sock);
 	/* A rule that denies the address does. */
-	rules_free(&rules);
-	ck_assert_ptr_null(rules_add(&rules, "127.0.0.0/8", RULES_DENY));
+	rules_free(&service->config.rules);
+	ck_assert_ptr_null(
+		rules_add(&service->config.rules, "127.0.0.0/8", RULES_DENY));
 	open_client(AF_UNIX, buf, n);
 	expect_method();
 	expect_refusal(SOCKS5_NOT_ALLOWED);
 	/* Another port is another matter: an ordinary name, unknown here. */
-	rules_free(&rules);
+	rules_free(&service->config.rules);
 	server.port = 54;
 	dns_write_conf(dns.conf, "nameserver 127.0.0.1\n");
 	n = hello(buf, SOCKS5_CONNECT, &server, "resolver.proxy.internal");
@@ -454,8 +478,8 @@ START_TEST(refuses)
 			inet_pton(addr.family, refusals[_i].ip, addr.ip), 1);
 	}
 	if (refusals[_i].deny)
-		ck_assert_ptr_null(
-			rules_add(&rules, refusals[_i].deny, RULES_DENY));
+		ck_assert_ptr_null(rules_add(
+			&service->config.rules, refusals[_i].deny, RULES_DENY));
 	len = hello(buf, refusals[_i].command, &addr, refusals[_i].name);
 	/* What follows the request must not destroy the reply. */
 	memset(buf + len, 'x', 50);
@@ -476,7 +500,8 @@ START_TEST(some_addresses_denied)
 	size_t len = hello(buf, SOCKS5_CONNECT, &origin4, "good.test");
 	int sock;
 
-	ck_assert_ptr_null(rules_add(&rules, "::/0", RULES_DENY));
+	ck_assert_ptr_null(
+		rules_add(&service->config.rules, "::/0", RULES_DENY));
 	open_client(AF_UNIX, buf, len);
 	sock = accept_at(origin_fd[0]);
 	expect_method();
@@ -543,7 +568,7 @@ START_TEST(slow_handshake)
 {
 	char c;
 
-	env.handshake_timeout = 0.05;
+	service->config.handshake_timeout = 0.05;
 	open_client(AF_UNIX, greeting, (size_t)_i);
 	if (_i == 3)
 		expect_method();
@@ -612,13 +637,13 @@ START_TEST(connect_timeout)
 		if (connect(filler[i], &any.sa, alen) == -1)
 			ck_assert_int_eq(errno, EINPROGRESS);
 	}
-	env.connect_timeout = 0.1;
+	service->config.connect_timeout = 0.1;
 	len = hello(buf, SOCKS5_CONNECT, &silent, NULL);
 	open_client(AF_UNIX, buf, len);
 	expect_method();
 	expect_refusal(SOCKS5_TTL_EXPIRED);
 	/* And one that leaves while it waits for that. */
-	env.connect_timeout = 100;
+	service->config.connect_timeout = 100;
 	open_client(AF_UNIX, buf, len);
 	expect_method();
 	ck_assert_uint_ge(env.nr, 1);
@@ -648,7 +673,7 @@ START_TEST(out_of_fds)
 	now = old;
 	now.rlim_cur = (rlim_t)next;
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &now), 0);
-	ck_assert_int_eq(client_new(&env, pair[1], AF_UNIX), 0);
+	accept_client(pair[1], AF_UNIX);
 	expect_method();
 	expect_refusal(SOCKS5_GENERAL_FAILURE);
 	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &old), 0);

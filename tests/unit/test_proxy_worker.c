@@ -26,11 +26,11 @@
 static char dir[32], log_path[64];
 static struct endpoint ep;
 static struct listener listener;
-static struct rules rules;
 static struct fd_budget budget;
 static struct worker_config config;
 static struct worker *workers[4];
 static int origin_fd, log_fd;
+static long max_connections;
 static struct ip_port origin;
 
 static void setup(void)
@@ -46,22 +46,25 @@ static void setup(void)
 	snprintf(text, sizeof(text), "unix:%s/s", dir);
 	ck_assert_ptr_null(endpoint_parse(&ep, text));
 	ck_assert_int_eq(resolve_library_init(), 0);
-	rules_init(&rules);
 	fd_budget_init(&budget, 1000, 0);
 	origin_fd = net_listen(AF_INET, 64, &origin);
 }
 
 static void start_workers(unsigned int nr)
 {
-	ck_assert_int_eq(listener_open(&listener, &ep), 0);
+	struct service_config service = {
+		.mode = &mode_table[MODE_SOCKS5],
+		.listen = ep,
+		.handshake_timeout = 20,
+		.connect_timeout = 20,
+		.max_connections = max_connections,
+	};
+
 	memset(&config, 0, sizeof(config));
-	config.listeners = &listener;
-	config.nr_listeners = 1;
+	config.set = service_set_open(&service, 1, NULL);
+	ck_assert_ptr_nonnull(config.set);
 	config.nr_workers = nr;
 	config.buffer_size = 65536;
-	config.handshake_timeout = 20;
-	config.connect_timeout = 20;
-	config.rules = &rules;
 	config.resolv_conf = "/nonexistent";
 	config.budget = &budget;
 	config.event_fd = eventfd(0, EFD_CLOEXEC);
@@ -81,7 +84,9 @@ static void stop_workers(void)
 		worker_free(workers[i]);
 	config.nr_workers = 0;
 	ck_assert_int_eq(atomic_load(&budget.used), 0);
-	listener_close(&listener);
+	ck_assert_int_eq(atomic_load(&config.set->service[0]->entrance->nr), 0);
+	ck_assert_int_eq(atomic_load(&config.set->service[0]->refs), 1);
+	service_set_retire(config.set, NULL);
 	close(config.event_fd);
 }
 
@@ -90,7 +95,7 @@ static void teardown(void)
 	if (config.nr_workers > 0)
 		stop_workers();
 	resolve_library_cleanup();
-	rules_free(&rules);
+	max_connections = 0;
 	close(origin_fd);
 	close(log_fd);
 	unlink(log_path);
@@ -367,6 +372,148 @@ START_TEST(short_of_fds)
 }
 END_TEST
 
+/* ---- limits ---- */
+
+START_TEST(max_connections_in_all_workers)
+{
+	int client[3], remote;
+	struct pollfd p = {.events = POLLIN};
+
+	max_connections = 2;
+	start_workers(2);
+	for (int i = 0; i < 3; i++) {
+		client[i] = dial();
+		ask(client[i]);
+	}
+	remote = accept_origin();
+	p.fd = client[2];
+	/* It is said after a second look, and nothing was accepted then. */
+	for (double end = net_now() + WAIT_SECONDS; logged("the limit") == 0;
+		ck_assert(net_now() < end))
+		usleep(1000);
+	ck_assert_int_eq(poll(&p, 1, 0), 0);
+	close(client[0]);
+	close(remote);
+	close(accept_origin());
+	ck_assert_int_eq(answer(client[2]), 0);
+	close(client[1]);
+	close(client[2]);
+	close(accept_origin());
+	ck_assert_int_eq(logged("the limit"), 1);
+}
+END_TEST
+
+/* ---- another set ---- */
+
+static void wait_set(const struct service_set *set)
+{
+	struct pollfd p = {.fd = config.event_fd, .events = POLLIN};
+	uint64_t n;
+
+	for (unsigned int i = 0; i < config.nr_workers; i++) {
+		while (worker_set(workers[i]) != set) {
+			ck_assert_int_eq(
+				poll(&p, 1, (int)(WAIT_SECONDS * 1000)), 1);
+			ck_assert_int_eq(
+				read(config.event_fd, &n, sizeof(n)), 8);
+		}
+	}
+}
+
+/* Have the workers change over to what @nr of @config say. */
+static void change_set(struct service_config *service, size_t nr)
+{
+	struct service_set *old = config.set;
+
+	config.set = service_set_open(service, nr, old);
+	ck_assert_ptr_nonnull(config.set);
+	for (unsigned int i = 0; i < config.nr_workers; i++)
+		worker_serve(workers[i], config.set);
+	wait_set(config.set);
+	service_set_retire(old, config.set);
+}
+
+START_TEST(another_set)
+{
+	struct service_config service[2];
+	int client, remote, fd;
+	struct stat before, after;
+	char second[64];
+
+	start_workers(3);
+	client = dial();
+	ask(client);
+	remote = accept_origin();
+	ck_assert_int_eq(answer(client), 0);
+	ck_assert_int_eq(stat(ep.text, &before), 0);
+
+	/* The same endpoint with other rules, and a second one. */
+	service[0] = config.set->service[0]->config;
+	rules_init(&service[0].rules);
+	ck_assert_ptr_null(
+		rules_add(&service[0].rules, "127.0.0.0/8", RULES_DENY));
+	service[1] = config.set->service[0]->config;
+	rules_init(&service[1].rules);
+	snprintf(second, sizeof(second), "unix:%s/t", dir);
+	ck_assert_ptr_null(endpoint_parse(&service[1].listen, second));
+	change_set(service, 2);
+	ck_assert_int_eq(stat(ep.text, &after), 0);
+	ck_assert_uint_eq(before.st_ino, after.st_ino);
+	/* Who is there stays, who comes meets the new rules. */
+	expect_echo(client, remote, "still here");
+	fd = dial();
+	ask(fd);
+	ck_assert_int_eq(answer(fd), SOCKS5_NOT_ALLOWED);
+	close(fd);
+
+	/* Without the first. */
+	service[0] = config.set->service[1]->config;
+	rules_init(&service[0].rules);
+	change_set(service, 1);
+	ck_assert_int_eq(stat(ep.text, &after), -1);
+	expect_echo(remote, client, "and here");
+	ep = service[0].listen;
+	fd = dial();
+	ask(fd);
+	close(accept_origin());
+	ck_assert_int_eq(answer(fd), 0);
+	close(fd);
+	close(client);
+	close(remote);
+	drain();
+	wait_state(WORKER_DONE);
+}
+END_TEST
+
+/* If one listener cannot be opened, none is, and the old ones stay. */
+START_TEST(set_refused)
+{
+	struct service_config service[3];
+	char text[64];
+	struct stat st;
+
+	start_workers(1);
+	for (int i = 0; i < 3; i++) {
+		service[i] = config.set->service[0]->config;
+		rules_init(&service[i].rules);
+	}
+	snprintf(text, sizeof(text), "unix:%s/t", dir);
+	ck_assert_ptr_null(endpoint_parse(&service[1].listen, text));
+	ck_assert_ptr_null(
+		endpoint_parse(&service[2].listen, "unix:/nonexistent/s"));
+	service[2].mode = &mode_table[MODE_VSOCK_TO_IP];
+	strcpy(service[2].where, "f.ini:7");
+	ck_assert_ptr_null(service_set_open(service, 3, config.set));
+	ck_assert_int_eq(
+		logged("f.ini:7: Failed to bind listener to vsock: incorrect "
+		       "CID:port: cannot listen on unix:/nonexistent/s: "),
+		1);
+	ck_assert_int_eq(stat(service[1].listen.text, &st), -1);
+	ck_assert_int_eq(stat(ep.text, &st), 0);
+	close(dial());
+}
+END_TEST
+
 /* ---- listeners ---- */
 
 START_TEST(socket_file_goes)
@@ -506,6 +653,9 @@ int main(void)
 	tcase_add_test(tc, kills);
 	tcase_add_test(tc, short_of_budget);
 	tcase_add_test(tc, short_of_fds);
+	tcase_add_test(tc, max_connections_in_all_workers);
+	tcase_add_test(tc, another_set);
+	tcase_add_test(tc, set_refused);
 	tcase_add_test(tc, socket_file_goes);
 	tcase_add_test(tc, socket_file_stale);
 	tcase_add_test(tc, socket_file_alive);

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "proxy/set.h"
+
+#include "common/log.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What failed to listen, in the words that users of these modes know. */
+static const char *failure(const struct mode *mode)
+{
+	if (mode->learn == LEARN_SOCKS5)
+		return "";
+	if (mode->from_vsock)
+		return "Failed to bind listener to vsock: incorrect CID:port: ";
+	return "Failed to bind listener: malformed listening address:port: ";
+}
+
+static void log_failure(const struct service_config *config, const char *why)
+{
+	char text[ENDPOINT_STRLEN];
+
+	log_error("%s%s%scannot listen on %s: %s", config->where,
+		config->where[0] ? ": " : "", failure(config->mode),
+		endpoint_format(&config->listen, text, sizeof(text)), why);
+}
+
+static bool has_entrance(
+	const struct service_set *set, const struct entrance *entrance)
+{
+	for (size_t i = 0; i < set->nr; i++)
+		if (set->service[i]->entrance == entrance)
+			return true;
+	return false;
+}
+
+/* The listener of @old on @ep that @set has not taken over yet, or NULL. */
+static struct entrance *inherit(const struct service_set *set,
+	const struct service_set *old, const struct endpoint *ep)
+{
+	for (size_t i = 0; old && i < old->nr; i++) {
+		struct entrance *e = old->service[i]->entrance;
+
+		if (endpoint_equal(&e->asked, ep) && !has_entrance(set, e))
+			return e;
+	}
+	return NULL;
+}
+
+/* Return: NULL, and it is logged. */
+static struct entrance *open_entrance(const struct service_config *config)
+{
+	struct entrance *e = entrance_new(&config->listen);
+	const char *why = log_strerror(ENOMEM);
+
+	if (e)
+		why = listener_try(
+			&e->listener, &config->listen, config->tproxy);
+	if (!why)
+		return e;
+	log_failure(config, why);
+	if (e)
+		entrance_free(e);
+	return NULL;
+}
+
+/* Add one service to @set. Return: 0, or -1 and it is logged. */
+static int add_service(struct service_set *set, struct service_config *config,
+	const struct service_set *old)
+{
+	struct entrance *e = inherit(set, old, &config->listen);
+	struct service *service;
+	int err;
+
+	if (!e) {
+		e = open_entrance(config);
+		if (!e)
+			return -1;
+	} else if (config->tproxy) {
+		/* Of no consequence to the service that is there. */
+		err = listener_transparent(&e->listener);
+		if (err) {
+			log_failure(config, log_strerror(err));
+			return -1;
+		}
+	}
+	service = service_new(config, e);
+	if (!service) {
+		log_failure(config, log_strerror(ENOMEM));
+		if (atomic_load(&e->refs) == 0)
+			entrance_free(e);
+		return -1;
+	}
+	set->service[set->nr++] = service;
+	return 0;
+}
+
+struct service_set *service_set_open(
+	struct service_config *config, size_t nr, const struct service_set *old)
+{
+	struct service_set *set =
+		calloc(1, sizeof(*set) + nr * sizeof(set->service[0]));
+
+	assert(nr > 0 && nr <= SET_MAX);
+	if (!set) {
+		log_error("cannot serve: %s", log_strerror(ENOMEM));
+		return NULL;
+	}
+	while (set->nr < nr)
+		if (add_service(set, &config[set->nr], old) == -1)
+			goto fail;
+	return set;
+fail:
+	/* The sockets that are the old set's stay open. */
+	service_set_retire(set, old);
+	return NULL;
+}
+
+void service_set_retire(struct service_set *set, const struct service_set *next)
+{
+	for (size_t i = 0; i < set->nr; i++) {
+		struct service *s = set->service[i];
+
+		if (!next || !has_entrance(next, s->entrance))
+			listener_close(&s->entrance->listener);
+		service_unref(s);
+	}
+	free(set);
+}
+
+void service_set_close(struct service_set *set)
+{
+	for (size_t i = 0; i < set->nr; i++)
+		listener_close(&set->service[i]->entrance->listener);
+}
