@@ -62,14 +62,23 @@ static ssize_t by_recv_chk(int fd, char *byte, int flags)
 	return __recv_chk(fd, byte, 1, 1, flags);
 }
 
+/* TCP names no sender, and leaves the place for one alone. */
+static void expect_untouched(const struct sockaddr_storage *from)
+{
+	for (size_t i = 0; i < sizeof(*from); i++)
+		ck_assert_int_eq(((const uint8_t *)from)[i], 0x55);
+}
+
 static ssize_t by_recvfrom(int fd, char *byte, int flags)
 {
 	struct sockaddr_storage from;
 	socklen_t len = sizeof(from);
-	ssize_t n =
-		recvfrom(fd, byte, 1, flags, (struct sockaddr *)&from, &len);
+	ssize_t n;
 
-	ck_assert(n == -1 || len == 0);
+	memset(&from, 0x55, sizeof(from));
+	n = recvfrom(fd, byte, 1, flags, (struct sockaddr *)&from, &len);
+	ck_assert_uint_eq(len, n == -1 ? sizeof(from) : 0);
+	expect_untouched(&from);
 	return n;
 }
 
@@ -77,10 +86,13 @@ static ssize_t by_recvfrom_chk(int fd, char *byte, int flags)
 {
 	struct sockaddr_storage from;
 	socklen_t len = sizeof(from);
-	ssize_t n = __recvfrom_chk(
-		fd, byte, 1, 1, flags, (struct sockaddr *)&from, &len);
+	ssize_t n;
 
-	ck_assert(n == -1 || len == 0);
+	memset(&from, 0x55, sizeof(from));
+	n = __recvfrom_chk(
+		fd, byte, 1, 1, flags, (struct sockaddr *)&from, &len);
+	ck_assert_uint_eq(len, n == -1 ? sizeof(from) : 0);
+	expect_untouched(&from);
 	return n;
 }
 
@@ -92,9 +104,12 @@ static ssize_t by_recvmsg(int fd, char *byte, int flags)
 		.msg_iovlen = 1,
 		.msg_name = &from,
 		.msg_namelen = sizeof(from)};
-	ssize_t n = recvmsg(fd, &msg, flags);
+	ssize_t n;
 
-	ck_assert(n == -1 || msg.msg_namelen == 0);
+	memset(&from, 0x55, sizeof(from));
+	n = recvmsg(fd, &msg, flags);
+	ck_assert_uint_eq(msg.msg_namelen, n == -1 ? sizeof(from) : 0);
+	expect_untouched(&from);
 	return n;
 }
 
@@ -639,6 +654,57 @@ START_TEST(test_wait_all)
 }
 END_TEST
 
+/* Thrown away, as far as it goes. */
+START_TEST(test_throw_away)
+{
+	char buf[8];
+	int remote, fd = connected(&remote);
+	struct iovec iov = {NULL, 3};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	say(remote, "0123456789abcdef");
+	ck_assert_int_eq(recv(fd, NULL, 3, MSG_TRUNC), 3);
+	ck_assert_int_eq(recv(fd, buf, 1, MSG_TRUNC), 1);
+	ck_assert_int_eq(recvfrom(fd, NULL, 2, MSG_TRUNC, NULL, NULL), 2);
+	ck_assert_int_eq(recvmsg(fd, &msg, MSG_TRUNC), 3);
+	ck_assert_int_eq(recv(fd, NULL, 2, MSG_TRUNC | MSG_PEEK), 2);
+	hear(fd, "9");
+	ck_assert_int_eq(recv(fd, NULL, 1 << 20, MSG_TRUNC), 6);
+	expect_errno(recv(fd, NULL, 1, MSG_TRUNC | MSG_DONTWAIT), EAGAIN);
+	closefd(&fd);
+	closefd(&remote);
+}
+END_TEST
+
+/* No errors are queued, and data is none. */
+START_TEST(test_error_queue)
+{
+	char buf[8];
+	struct iovec iov = {buf, sizeof(buf)};
+	struct mmsghdr vec = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
+	int peer, remote, fd;
+
+	if (_i) {
+		fd = connected(&remote);
+		say(remote, "data");
+	} else {
+		fd = pending(0, &peer);
+	}
+	expect_errno(recv(fd, buf, 8, MSG_ERRQUEUE), EAGAIN);
+	expect_errno(__recv_chk(fd, buf, 8, 8, MSG_ERRQUEUE), EAGAIN);
+	expect_errno(recvfrom(fd, buf, 8, MSG_ERRQUEUE, NULL, NULL), EAGAIN);
+	expect_errno(recvmsg(fd, &vec.msg_hdr, MSG_ERRQUEUE), EAGAIN);
+	expect_errno(recvmmsg(fd, &vec, 1, MSG_ERRQUEUE, NULL), EAGAIN);
+	if (_i) {
+		hear(fd, "data");
+		closefd(&remote);
+	} else {
+		closefd(&peer);
+	}
+	closefd(&fd);
+}
+END_TEST
+
 START_TEST(test_wait_all_once)
 {
 	int remote, fd = connected(&remote);
@@ -697,6 +763,7 @@ START_TEST(test_bad_pointers)
 	ck_assert_int_eq(sendmsg(fd, &wild->msg_hdr, 0), -1);
 	ck_assert_int_eq(sendmmsg(fd, wild, 1, 0), -1);
 	ck_assert_int_eq(recvmsg(fd, NULL, 0), -1);
+	ck_assert_int_eq(recvmsg(fd, &wild->msg_hdr, 0), -1);
 	ck_assert_int_eq(recvmmsg(fd, wild, 1, 0, NULL), -1);
 	remote = vendor_connects(peer);
 	ck_assert_int_eq(int_option(fd, SOL_SOCKET, SO_ERROR), 0);
@@ -710,6 +777,8 @@ START_TEST(test_bad_pointers)
 		if (!STAGE_SANITIZED)
 			expect_errno(recvmmsg(fd, wild, 1, 0, NULL), EFAULT);
 		expect_errno(recvmsg(fd, NULL, 0), EFAULT);
+		if (!STAGE_SANITIZED)
+			expect_errno(recvmsg(fd, &wild->msg_hdr, 0), EFAULT);
 		expect_errno(
 			sendto(fd, "x", 1, 0, (void *)nowhere, 16), EFAULT);
 		expect_errno(write(fd, nowhere, 1), EFAULT);
@@ -794,6 +863,8 @@ static Suite *suite(void)
 	tcase_add_loop_test(tc, test_end_of_stream, 0, 8);
 	tcase_add_loop_test(tc, test_wait_all, 0, 5);
 	tcase_add_test(tc, test_wait_all_once);
+	tcase_add_test(tc, test_throw_away);
+	tcase_add_loop_test(tc, test_error_queue, 0, 2);
 	tcase_add_loop_test(tc, test_old_fionread, 0, 3);
 	tcase_add_test(tc, test_bad_pointers);
 	tcase_add_test(tc, test_long_control);
