@@ -102,6 +102,8 @@ static void read_record(struct slot *slot, struct record *out)
 	for (size_t i = 0; i < RECORD_WORDS; i++)
 		words[i] = atomic_load_explicit(
 			&slot->words[i], memory_order_acquire);
+	/* It takes the loop for one that may not run at all. */
+	/* cppcheck-suppress uninitvar */
 	memcpy(out, words, sizeof(*out));
 }
 
