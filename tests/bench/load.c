@@ -1,0 +1,283 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "common/endpoint.h"
+#include "common/fd.h"
+
+#include <errno.h>
+#include <netinet/tcp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+
+/*
+ * Theory of operation
+ *
+ *	bench_load server ENDPOINT
+ *	bench_load client ENDPOINT TEST SECONDS PARALLEL
+ *
+ * The first byte that a client sends on a connection is the test:
+ *
+ *	c	connections: the server answers with one byte and closes, the
+ *		client waits for the end of the stream and connects again
+ *	p	ping-pong: 64 bytes there and back, over and over
+ *	b	bulk: the server sends as much as it can
+ *
+ * The client keeps PARALLEL of them going for SECONDS and prints what it
+ * counted, per second: connections, round trips or bytes. One thread, one epoll
+ * set, level-triggered; as little as possible is done for each event, because
+ * this runs beside what is measured. Anything that goes wrong ends it.
+ */
+
+#define PING_LEN   64
+#define BULK_LEN   (256 * 1024)
+#define MAX_EVENTS 256
+
+struct conn {
+	int fd;
+	char test;  /* server: 0 until known */
+	size_t got; /* of a ping */
+};
+
+static char buf[BULK_LEN];
+static int epoll_fd;
+static struct endpoint ep;
+static char test;
+static unsigned long long count;
+
+static void die(const char *what)
+{
+	perror(what);
+	exit(1);
+}
+
+static double now(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+static int make_socket(union endpoint_sockaddr *addr, socklen_t *len)
+{
+	int on = 1;
+	int fd;
+
+	*len = endpoint_sockaddr(&ep, addr);
+	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (fd == -1)
+		die("socket");
+	if (ep.kind == ENDPOINT_TCP) {
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+	}
+	return fd;
+}
+
+static void watch(struct conn *c, int op, uint32_t events)
+{
+	struct epoll_event e = {.events = events, .data.ptr = c};
+
+	if (epoll_ctl(epoll_fd, op, c->fd, &e) == -1)
+		die("epoll_ctl");
+}
+
+static struct conn *conn_new(int fd)
+{
+	struct conn *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		die("calloc");
+	c->fd = fd;
+	if (fd_set_nonblock(fd, true) == -1)
+		die("fcntl");
+	return c;
+}
+
+static void conn_end(struct conn *c)
+{
+	closefd(&c->fd);
+	free(c);
+}
+
+static bool try_again(void)
+{
+	return errno == EAGAIN || errno == EINTR;
+}
+
+/* ---- the server ---- */
+
+/* Return: false if it has ended. */
+static bool serve_bulk(struct conn *c)
+{
+	ssize_t n = send(c->fd, buf, sizeof(buf), MSG_NOSIGNAL);
+
+	return n >= 0 || try_again();
+}
+
+static bool serve_input(struct conn *c)
+{
+	ssize_t n = recv(c->fd, buf, sizeof(buf), 0);
+
+	if (n <= 0)
+		return n == -1 && try_again();
+	if (c->test == 'p')
+		return send(c->fd, buf, (size_t)n, MSG_NOSIGNAL) == n;
+	c->test = buf[0];
+	if (c->test == 'b')
+		watch(c, EPOLL_CTL_MOD, EPOLLOUT);
+	/* The first ping may come along. */
+	if (c->test == 'p')
+		return n == 1 || send(c->fd, buf + 1, (size_t)n - 1,
+					 MSG_NOSIGNAL) == n - 1;
+	if (c->test != 'c')
+		return true;
+	/* The client may have come to its end meanwhile. */
+	(void)send(c->fd, "!", 1, MSG_NOSIGNAL);
+	return false;
+}
+
+static void serve(int listen_fd)
+{
+	struct conn *listener = conn_new(listen_fd);
+	struct epoll_event events[MAX_EVENTS];
+
+	watch(listener, EPOLL_CTL_ADD, EPOLLIN);
+	for (;;) {
+		int nr = epoll_wait(epoll_fd, events, MAX_EVENTS, -1);
+
+		for (int i = 0; i < nr; i++) {
+			struct conn *c = events[i].data.ptr;
+			int fd;
+
+			if (c == listener) {
+				fd = accept4(
+					listen_fd, NULL, NULL, SOCK_CLOEXEC);
+				if (fd != -1)
+					watch(conn_new(fd), EPOLL_CTL_ADD,
+						EPOLLIN);
+			} else if (c->test == 'b' ? !serve_bulk(c)
+						  : !serve_input(c)) {
+				conn_end(c);
+			}
+		}
+	}
+}
+
+static void run_server(void)
+{
+	union endpoint_sockaddr addr;
+	socklen_t len;
+	int fd = make_socket(&addr, &len);
+
+	if (bind(fd, &addr.sa, len) == -1)
+		die("bind");
+	if (listen(fd, SOMAXCONN) == -1)
+		die("listen");
+	puts("ready");
+	fflush(stdout);
+	serve(fd);
+}
+
+/* ---- the client ---- */
+
+static void start_one(void)
+{
+	union endpoint_sockaddr addr;
+	socklen_t len;
+	int fd = make_socket(&addr, &len);
+	struct conn *c;
+
+	/* Blocking, as unix sockets know no other way to wait for a backlog;
+	 * everything is on this machine. */
+	if (connect(fd, &addr.sa, len) == -1)
+		die("connect");
+	c = conn_new(fd);
+	if (send(fd, &test, 1, MSG_NOSIGNAL) != 1)
+		die("send");
+	if (test == 'p' && send(fd, buf, PING_LEN, MSG_NOSIGNAL) != PING_LEN)
+		die("send");
+	watch(c, EPOLL_CTL_ADD, EPOLLIN);
+}
+
+static void on_bytes(struct conn *c, size_t n)
+{
+	if (test == 'b') {
+		count += n;
+		return;
+	}
+	if (test == 'c')
+		return;
+	c->got += n;
+	if (c->got < PING_LEN)
+		return;
+	c->got = 0;
+	count++;
+	if (send(c->fd, buf, PING_LEN, MSG_NOSIGNAL) != PING_LEN)
+		die("send");
+}
+
+static void on_event(struct conn *c)
+{
+	ssize_t n = recv(c->fd, buf, sizeof(buf), 0);
+
+	if (n > 0) {
+		on_bytes(c, (size_t)n);
+	} else if (n == 0 && test == 'c') {
+		count++;
+		conn_end(c);
+		start_one();
+	} else if (n == 0 || !try_again()) {
+		die(n == 0 ? "unexpected end" : "recv");
+	}
+}
+
+static void run_client(double seconds, int parallel)
+{
+	struct epoll_event events[MAX_EVENTS];
+	double start, end;
+
+	for (int i = 0; i < parallel; i++)
+		start_one();
+	start = now();
+	count = 0;
+	do {
+		int nr = epoll_wait(epoll_fd, events, MAX_EVENTS, 100);
+
+		for (int i = 0; i < nr; i++)
+			on_event(events[i].data.ptr);
+		end = now();
+	} while (end - start < seconds);
+	printf("%.0f\n", (double)count / (end - start));
+}
+
+int main(int argc, char **argv)
+{
+	const char *why;
+
+	if (argc != 3 && argc != 6) {
+		fprintf(stderr,
+			"usage: %s server ENDPOINT\n"
+			"       %s client ENDPOINT c|p|b SECONDS "
+			"PARALLEL\n",
+			argv[0], argv[0]);
+		return 2;
+	}
+	why = endpoint_parse(&ep, argv[2]);
+	if (why) {
+		fprintf(stderr, "bad endpoint '%s': %s\n", argv[2], why);
+		return 2;
+	}
+	signal(SIGPIPE, SIG_IGN);
+	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (epoll_fd == -1)
+		die("epoll_create1");
+	if (argc == 3)
+		run_server();
+	test = argv[3][0];
+	run_client(strtod(argv[4], NULL), (int)strtol(argv[5], NULL, 10));
+	return 0;
+}
