@@ -190,44 +190,36 @@ static int move_in(
 	return rc;
 }
 
-/* The other numbers that the application has for the same socket. Each is
- * replaced by a call of its own, after which its slot has another cookie. */
-static void replace_copies(uint64_t before, int with, const struct record *rec)
+static int replace_one(int fd, uint64_t before, int with, struct record *rec)
 {
-	uint64_t now = socket_cookie(with);
-	struct record copy = *rec;
-	int fd = -1;
+	int fd_flags = real()->fcntl(fd, F_GETFD);
+	bool cloexec = fd_flags != -1 && (fd_flags & FD_CLOEXEC);
 
-	while ((fd = slot_find_cookie(before, fd + 1)) != -1) {
-		int again = real()->fcntl(with, F_DUPFD_CLOEXEC, 0);
-
-		if (again == -1)
-			return;
-		copy.has_copies = 0; /* this loop deals with all of them */
-		if (replace(fd, before, &again, &copy) == -1)
-			continue;
-		copy.has_copies = 1;
-		slot_store(fd, now, &copy);
-	}
+	copy_flags(fd, with);
+	option_replay(with, rec);
+	rec->tagged =
+		must_tag(rec->kind, cloexec) && tag_attach(with, rec) == 0;
+	if (socket_cookie(fd) != before)
+		return fail(EBADF);
+	return move_in(fd, before, with, rec, cloexec ? O_CLOEXEC : 0);
 }
 
 int replace(int fd, uint64_t before, int *with, struct record *rec)
 {
-	int fd_flags = real()->fcntl(fd, F_GETFD);
-	bool cloexec = fd_flags != -1 && (fd_flags & FD_CLOEXEC);
-	int rc = -1;
+	int rc = replace_one(fd, before, *with, rec);
+	int saved = errno;
 
-	copy_flags(fd, *with);
-	option_replay(*with, rec);
-	rec->tagged =
-		must_tag(rec->kind, cloexec) && tag_attach(*with, rec) == 0;
-	if (socket_cookie(fd) == before)
-		rc = move_in(fd, before, *with, rec, cloexec ? O_CLOEXEC : 0);
-	else
-		errno = EBADF;
-	if (rc == 0 && rec->has_copies)
-		replace_copies(before, *with, rec);
+	/* The other numbers that the application has for the same socket. Those
+	 * that have become something else stay what they are. */
+	if (rc == 0 && rec->has_copies) {
+		struct record copy = *rec;
+
+		for (int at = -1;
+			(at = slot_find_cookie(before, at + 1)) != -1;)
+			replace_one(at, before, *with, &copy);
+	}
 	closefd(with);
+	errno = saved;
 	return rc;
 }
 
