@@ -114,6 +114,23 @@ bool connect_is_ours(int fd, const struct sockaddr *addr, socklen_t len)
 	return is_ours(fd, &dst);
 }
 
+/* To connect to the wildcard address is to connect to loopback (tcp_v6_connect:
+ * "BSD'ism"), and getpeername() says so. */
+static void any_is_loopback(struct ip_port *dst)
+{
+	bool mapped = dst->ip[10] == 0xff;
+
+	if (!ip_port_is_any(dst))
+		return;
+	if (dst->family == AF_INET) {
+		dst->ip[0] = 127;
+		dst->ip[3] = 1;
+	} else {
+		dst->ip[12] = mapped ? 127 : 0;
+		dst->ip[15] = 1;
+	}
+}
+
 /* A port is no use to a client. A destination of another family leaves it, as
  * it leaves a TCP socket. */
 static int let_port_go(int fd, struct found *found, const struct ip_port *dst)
@@ -145,8 +162,10 @@ int proxy_connect(int fd, const struct sockaddr *addr, socklen_t len)
 		if (let_port_go(fd, &found, &dst) == -1)
 			return -1;
 	}
-	if (is_ours(fd, &dst))
+	if (is_ours(fd, &dst)) {
+		any_is_loopback(&dst);
 		return gate_connect(fd, dst.family, &dst);
+	}
 	if (dst.family != AF_UNSPEC && kernel_tcp_state(fd) == -1 &&
 		lookup(fd, &found))
 		return connect_on_carrier(fd, &found);

@@ -219,10 +219,12 @@ static void replace_copies(uint64_t before, int with, const struct record *rec)
 int replace(int fd, uint64_t before, int *with, struct record *rec)
 {
 	int rc = replace_one(fd, before, *with, rec);
+	int saved = errno;
 
 	if (rc == 0 && rec->has_copies)
 		replace_copies(before, *with, rec);
 	closefd(with);
+	errno = saved;
 	return rc;
 }
 

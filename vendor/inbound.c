@@ -2,6 +2,7 @@
 #include "vendor/inbound.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "vendor/control.h"
 #include "vendor/export.h"
 #include "vendor/listener.h"
 

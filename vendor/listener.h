@@ -3,8 +3,8 @@
 #define VENDOR_LISTENER_H
 
 /*
- * An application's listener: one or more controls, the sockets by which its
- * processes and the vendor speak of it (common/vendor_msg.h).
+ * An application's listener: what one bind() made, with one control or more
+ * (vendor/control.h), and the port that it has.
  */
 
 #include "common/vendor_msg.h"
@@ -80,18 +80,8 @@ void listener_end(struct listener *listener);
 /** listener_wait() - have @set->attach called after a pause */
 void listener_wait(struct listener *listener);
 
-/**
- * control_new() - one more control
- * @listener: whose
- * @fd:       *fd is the control's own from now on, -1 then; it stays the
- *            caller's upon failure
- * @req:      BIND, which is answered when the port is there or not to be had,
- *            or REJOIN, which listens already
- *
- * Return: 0, or an errno.
- */
-int control_new(
-	struct listener *listener, int *fd, const struct vendor_request *req);
+/** listener_leave() - its last control has gone: leave its port, end */
+void listener_leave(struct listener *listener);
 
 /** listener_sweep() - close the controls whose front-end has hung up */
 void listener_sweep(struct listener *listener);

@@ -31,15 +31,21 @@
 #define STAGE_PATIENCE_MS 10000
 #define STAGE_TIMEOUT     30 /* seconds for one test */
 
-/* Some of the sanitizers' own functions look at bad pointers. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-# define STAGE_SANITIZED 1
-#elif defined(__has_feature)
-# if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#  define STAGE_SANITIZED 1
-# endif
+/* Some of the sanitizers' own functions look at bad pointers, and
+ * ThreadSanitizer's let no signal handler run while recvmsg() sleeps. */
+#if defined(__has_feature)
+# define STAGE_HAS(feature) __has_feature(feature)
+#else
+# define STAGE_HAS(feature) 0
 #endif
-#ifndef STAGE_SANITIZED
+#if defined(__SANITIZE_THREAD__) || STAGE_HAS(thread_sanitizer)
+# define STAGE_TSAN 1
+#else
+# define STAGE_TSAN 0
+#endif
+#if STAGE_TSAN || defined(__SANITIZE_ADDRESS__) || STAGE_HAS(address_sanitizer)
+# define STAGE_SANITIZED 1
+#else
 # define STAGE_SANITIZED 0
 #endif
 

@@ -618,7 +618,8 @@ static Suite *suite(void)
 	tcase_add_test(tc, test_closed);
 	tcase_add_loop_test(tc, test_eintr, 0, 3);
 	tcase_add_loop_test(tc, test_eintr_failure, 0, 2);
-	tcase_add_test(tc, test_restart);
+	if (!STAGE_TSAN)
+		tcase_add_test(tc, test_restart);
 	tcase_add_loop_test(tc, test_time_limit, 0, 2);
 	tcase_add_loop_test(tc, test_given_up, 0, 2);
 	tc = stage_case(s, "vendor");
