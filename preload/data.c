@@ -8,13 +8,18 @@
  * - an address in sendto() is ignored on a connected socket (unix and vsock:
  *   EISCONN, EOPNOTSUPP, after which it is sent without);
  * - recvfrom() and recvmsg() name no sender and touch no buffer for one;
- * - MSG_TRUNC throws bytes away instead of copying them (tcp(7)), and
- *   MSG_ERRQUEUE, which unix and vsock streams do not know, never waits.
+ * - MSG_TRUNC throws bytes away and needs no buffer for them (unix: EFAULT);
+ * - MSG_ERRQUEUE, which unix streams take for nothing, never waits, and never
+ *   takes data for an error;
+ * - the end of the stream is 0, also after shutdown() on this side (vsock:
+ *   ENOTCONN);
+ * - MSG_WAITALL waits for more than the receive buffer holds (vsock: ENOMEM).
  */
 
 #include "preload/connect.h"
 #include "preload/descriptors.h"
 #include "preload/gate.h"
+#include "preload/pointer.h"
 #include "preload/real.h"
 
 #include <errno.h>
@@ -30,44 +35,6 @@
 
 /* ---- receiving ---- */
 
-/* One of ours, as far as this process's memory knows: no system call for any
- * other socket. */
-static bool is_known(int fd)
-{
-	struct found found;
-
-	return slot_known(fd) && lookup(fd, &found);
-}
-
-#define ODD_FLAGS (MSG_TRUNC | MSG_ERRQUEUE)
-
-static ssize_t discard(int fd, size_t n, int flags)
-{
-	char sink[4096];
-	size_t gone = 0;
-	ssize_t got;
-
-	do {
-		size_t piece =
-			n - gone < sizeof(sink) ? n - gone : sizeof(sink);
-
-		got = real()->recv(fd, sink, piece,
-			(flags & ~MSG_TRUNC) | (gone ? MSG_DONTWAIT : 0));
-		if (got > 0)
-			gone += (size_t)got;
-	} while (got > 0 && gone < n && !(flags & MSG_PEEK));
-	return gone ? (ssize_t)gone : got;
-}
-
-/* recv() with a flag that only TCP takes this way. */
-static ssize_t recv_oddly(int fd, size_t n, int flags)
-{
-	if (flags & MSG_ERRQUEUE)
-		return fail(
-			EAGAIN); /* nothing was queued that could be there */
-	return discard(fd, n, flags);
-}
-
 /* TCP names no sender: the peer is known. */
 static void hide_sender(int fd, const void *name, socklen_t *len)
 {
@@ -79,83 +46,213 @@ static void hide_sender(int fd, const void *name, socklen_t *len)
 		*len = 0;
 }
 
+static bool is_carrier(int fd)
+{
+	struct found found;
+
+	return lookup(fd, &found) && found.rec.kind == RECORD_CARRIER;
+}
+
+/* Is there no sender to be named? Where the slot knows nothing of a carrier
+ * yet, hide_sender() comes afterwards. */
+static bool names_nobody(int fd, const void *name)
+{
+	return name && slot_known(fd) && is_carrier(fd);
+}
+
+/* No carrier queues errors, and no gate. */
+static bool has_no_errors(int fd, int flags)
+{
+	struct found found;
+
+	return (flags & MSG_ERRQUEUE) && lookup(fd, &found);
+}
+
+/* What a receiving call returns for what the real one has returned. */
+static ssize_t received(int fd, ssize_t rc)
+{
+	return rc == -1 && errno == ENOTCONN && is_carrier(fd) ? 0 : rc;
+}
+
+/* Was MSG_WAITALL or MSG_TRUNC too much for the kernel? */
+static bool refused_flags(int fd, ssize_t rc, int flags)
+{
+	return rc == -1 &&
+	       ((errno == ENOMEM && (flags & MSG_WAITALL)) ||
+		       (errno == EFAULT && (flags & MSG_TRUNC))) &&
+	       is_carrier(fd);
+}
+
+/* MSG_TRUNC by hand: wait for something, throw away what there is. */
+static ssize_t discard(int fd, size_t n, int flags)
+{
+	char sink[4096];
+	size_t gone = 0;
+	ssize_t got;
+
+	do {
+		size_t piece =
+			n - gone < sizeof(sink) ? n - gone : sizeof(sink);
+
+		got = received(fd, real()->recv(fd, sink, piece, flags));
+		if (got > 0)
+			gone += (size_t)got;
+		flags |= MSG_DONTWAIT;
+	} while (got > 0 && gone < n && !(flags & MSG_PEEK));
+	return gone ? (ssize_t)gone : got;
+}
+
+/* MSG_WAITALL by hand. What is only looked at, or not to be waited for, cannot
+ * be more than one call gives. */
+static ssize_t recv_all(int fd, void *buf, size_t n, int flags)
+{
+	bool once = flags & (MSG_PEEK | MSG_DONTWAIT);
+	size_t have = 0;
+	ssize_t rc;
+
+	do {
+		rc = received(fd,
+			real()->recv(fd, (char *)buf + have, n - have, flags));
+		if (rc > 0)
+			have += (size_t)rc;
+	} while (rc > 0 && have < n && !once);
+	return have > 0 ? (ssize_t)have : rc;
+}
+
+static ssize_t recv_by_hand(int fd, void *buf, size_t n, int flags)
+{
+	int plain = flags & ~(MSG_WAITALL | MSG_TRUNC);
+
+	return flags & MSG_TRUNC ? discard(fd, n, plain)
+				 : recv_all(fd, buf, n, plain);
+}
+
+static ssize_t recv_vectors_by_hand(int fd, struct msghdr *msg, int flags)
+{
+	ssize_t total = 0;
+
+	for (size_t i = 0; i < msg->msg_iovlen; i++) {
+		struct iovec *iov = &msg->msg_iov[i];
+		ssize_t rc =
+			recv_by_hand(fd, iov->iov_base, iov->iov_len, flags);
+
+		if (rc == -1 && total == 0)
+			return -1;
+		total += rc == -1 ? 0 : rc;
+		if (rc == -1 || (size_t)rc < iov->iov_len)
+			break;
+	}
+	msg->msg_namelen = 0;
+	msg->msg_controllen = 0;
+	msg->msg_flags = 0;
+	return total;
+}
+
 EXPORT ssize_t read(int fd, void *buf, size_t n)
 {
 	SETTLE_RECV(fd, 0);
-	return real()->read(fd, buf, n);
+	return received(fd, real()->read(fd, buf, n));
 }
 
 EXPORT ssize_t __read_chk(int fd, void *buf, size_t n, size_t size)
 {
 	SETTLE_RECV(fd, 0);
-	return real()->__read_chk ? real()->__read_chk(fd, buf, n, size)
-				  : real()->read(fd, buf, n);
+	return received(fd, real()->__read_chk
+				    ? real()->__read_chk(fd, buf, n, size)
+				    : real()->read(fd, buf, n));
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int nr)
 {
 	SETTLE_RECV(fd, 0);
-	return real()->readv(fd, iov, nr);
+	return received(fd, real()->readv(fd, iov, nr));
+}
+
+/* recv() of a socket that is settled. */
+static ssize_t recv_flat(int fd, void *buf, size_t n, int flags)
+{
+	ssize_t rc = received(fd, real()->recv(fd, buf, n, flags));
+
+	return refused_flags(fd, rc, flags) ? recv_by_hand(fd, buf, n, flags)
+					    : rc;
 }
 
 EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags)
 {
+	if (has_no_errors(fd, flags))
+		return fail(EAGAIN);
 	SETTLE_RECV(fd, flags);
-	if ((flags & ODD_FLAGS) && is_known(fd))
-		return recv_oddly(fd, n, flags);
-	return real()->recv(fd, buf, n, flags);
+	return recv_flat(fd, buf, n, flags);
 }
 
 EXPORT ssize_t __recv_chk(int fd, void *buf, size_t n, size_t size, int flags)
 {
-	SETTLE_RECV(fd, flags);
-	return real()->__recv_chk ? real()->__recv_chk(fd, buf, n, size, flags)
-				  : real()->recv(fd, buf, n, flags);
+	/* Where it finds the buffer too small, the real one does not return. */
+	if (n > size && real()->__recv_chk)
+		return real()->__recv_chk(fd, buf, n, size, flags);
+	return recv(fd, buf, n, flags);
 }
 
 EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t n, int flags,
 	struct sockaddr *restrict addr, socklen_t *restrict len)
 {
-	ssize_t rc;
+	ssize_t raw, rc;
 
+	if (has_no_errors(fd, flags))
+		return fail(EAGAIN);
 	SETTLE_RECV(fd, flags);
-	if (addr && len && is_known(fd)) {
-		rc = recv(fd, buf, n, flags);
+	if (len && !pointer_is_wild(len) && names_nobody(fd, addr)) {
+		rc = recv_flat(fd, buf, n, flags);
 		if (rc != -1)
 			*len = 0;
 		return rc;
 	}
-	rc = real()->recvfrom(fd, buf, n, flags, addr, len);
-	if (rc != -1 && addr)
+	raw = real()->recvfrom(fd, buf, n, flags, addr, len);
+	rc = received(fd, raw);
+	if (refused_flags(fd, rc, flags))
+		rc = recv_by_hand(fd, buf, n, flags);
+	if (raw != -1)
 		hide_sender(fd, addr, len);
+	else if (rc != -1 && addr && len)
+		*len = 0;
 	return rc;
 }
 
 EXPORT ssize_t __recvfrom_chk(int fd, void *restrict buf, size_t n, size_t size,
 	int flags, struct sockaddr *restrict addr, socklen_t *restrict len)
 {
-	ssize_t rc;
+	if (n > size && real()->__recvfrom_chk)
+		return real()->__recvfrom_chk(
+			fd, buf, n, size, flags, addr, len);
+	return recvfrom(fd, buf, n, flags, addr, len);
+}
 
-	SETTLE_RECV(fd, flags);
-	rc = real()->__recvfrom_chk
-		     ? real()->__recvfrom_chk(
-			       fd, buf, n, size, flags, addr, len)
-		     : real()->recvfrom(fd, buf, n, flags, addr, len);
-	if (rc != -1 && addr)
-		hide_sender(fd, addr, len);
+/* recvmsg() of a socket that is settled. */
+static ssize_t recv_vectors(int fd, struct msghdr *msg, int flags)
+{
+	ssize_t raw = real()->recvmsg(fd, msg, flags);
+	ssize_t rc = received(fd, raw);
+
+	if (refused_flags(fd, rc, flags))
+		return recv_vectors_by_hand(fd, msg, flags);
+	if (rc != -1 && raw == -1)
+		msg->msg_namelen = msg->msg_controllen = 0;
 	return rc;
 }
 
-static ssize_t receive_without_name(int fd, struct msghdr *msg, int flags)
+static ssize_t recv_vectors_unnamed(int fd, struct msghdr *msg, int flags)
 {
-	void *name = msg->msg_name;
+	struct msghdr plain = *msg;
 	ssize_t rc;
 
-	msg->msg_name = NULL;
-	rc = real()->recvmsg(fd, msg, flags);
-	msg->msg_name = name;
-	if (rc != -1)
+	plain.msg_name = NULL;
+	plain.msg_namelen = 0;
+	rc = recv_vectors(fd, &plain, flags);
+	if (rc != -1) {
 		msg->msg_namelen = 0;
+		msg->msg_controllen = plain.msg_controllen;
+		msg->msg_flags = plain.msg_flags;
+	}
 	return rc;
 }
 
@@ -163,13 +260,15 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	ssize_t rc;
 
-	SETTLE_RECV(fd, flags);
-	if ((flags & MSG_ERRQUEUE) && is_known(fd))
+	if (has_no_errors(fd, flags))
 		return fail(EAGAIN);
-	if (slot_known(fd) && msg && msg->msg_name && is_known(fd))
-		return receive_without_name(fd, msg, flags);
-	rc = real()->recvmsg(fd, msg, flags);
-	if (rc != -1 && msg->msg_name)
+	SETTLE_RECV(fd, flags);
+	if (!msg || pointer_is_wild(msg))
+		return real()->recvmsg(fd, msg, flags);
+	if (names_nobody(fd, msg->msg_name))
+		return recv_vectors_unnamed(fd, msg, flags);
+	rc = recv_vectors(fd, msg, flags);
+	if (rc != -1)
 		hide_sender(fd, msg->msg_name, &msg->msg_namelen);
 	return rc;
 }
@@ -179,6 +278,8 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags,
 {
 	int rc;
 
+	if (has_no_errors(fd, flags))
+		return fail(EAGAIN);
 	SETTLE_RECV(fd, flags);
 	rc = real()->recvmmsg(fd, vec, nr, flags, timeout);
 	for (int i = 0; i < rc; i++) {
@@ -201,16 +302,14 @@ static bool refused_name(int fd, ssize_t rc, const void *name)
 	       lookup(fd, &found);
 }
 
-/* tcp(7): MSG_FASTOPEN connects and sends. Return: whether to send now; if
- * not, errno is what connect() gave. */
-static bool open_first(int fd, const void *name, socklen_t len)
-{
-	return proxy_connect(fd, name, len) == 0;
-}
-
+/* tcp(7): MSG_FASTOPEN connects and sends. Is that for us to do? */
 static bool wants_fast_open(int fd, int flags, const void *name, socklen_t len)
 {
-	return (flags & MSG_FASTOPEN) && name && connect_is_ours(fd, name, len);
+	struct found found;
+
+	return (flags & MSG_FASTOPEN) && name &&
+	       (connect_is_ours(fd, name, len) ||
+		       (slot_known(fd) && lookup(fd, &found)));
 }
 
 EXPORT ssize_t write(int fd, const void *buf, size_t n)
@@ -237,14 +336,13 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags,
 	int saved = errno;
 	ssize_t rc;
 
-	SETTLE_SEND(fd, flags);
 	if (wants_fast_open(fd, flags, addr, len)) {
-		if (!open_first(fd, addr, len))
+		if (proxy_connect(fd, addr, len) == -1)
 			return -1;
-		return real()->send(fd, buf, n, flags & ~MSG_FASTOPEN);
+		flags &= ~MSG_FASTOPEN;
 	}
-	if ((flags & MSG_FASTOPEN) && addr && is_known(fd))
-		return fail(EISCONN);
+	SETTLE_SEND(fd, flags);
+	errno = saved;
 	rc = real()->sendto(fd, buf, n, flags, addr, len);
 	if (!refused_name(fd, rc, addr))
 		return rc;
@@ -252,47 +350,71 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags,
 	return real()->send(fd, buf, n, flags);
 }
 
-EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+static ssize_t send_without_name(int fd, const struct msghdr *msg, int flags)
 {
 	struct msghdr plain = *msg;
+
+	plain.msg_name = NULL;
+	plain.msg_namelen = 0;
+	return real()->sendmsg(fd, &plain, flags);
+}
+
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
+{
 	int saved = errno;
 	ssize_t rc;
 
+	if (!msg || pointer_is_wild(msg))
+		return real()->sendmsg(fd, msg, flags);
+	if (wants_fast_open(fd, flags, msg->msg_name, msg->msg_namelen)) {
+		if (proxy_connect(fd, msg->msg_name, msg->msg_namelen) == -1)
+			return -1;
+		flags &= ~MSG_FASTOPEN;
+	}
 	SETTLE_SEND(fd, flags);
 	tag_passed_fds(msg);
-	plain.msg_name = NULL;
-	plain.msg_namelen = 0;
-	if (wants_fast_open(fd, flags, msg->msg_name, msg->msg_namelen)) {
-		if (!open_first(fd, msg->msg_name, msg->msg_namelen))
-			return -1;
-		return real()->sendmsg(fd, &plain, flags & ~MSG_FASTOPEN);
-	}
+	errno = saved;
 	rc = real()->sendmsg(fd, msg, flags);
 	if (!refused_name(fd, rc, msg->msg_name))
 		return rc;
 	errno = saved;
-	return real()->sendmsg(fd, &plain, flags);
+	return send_without_name(fd, msg, flags);
+}
+
+/* Return: as sendmmsg(2). */
+static int send_one_by_one(
+	int fd, struct mmsghdr *vec, unsigned int nr, int flags)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		ssize_t n = sendmsg(fd, &vec[i].msg_hdr, flags);
+
+		if (n == -1)
+			break;
+		vec[i].msg_len = (unsigned int)n;
+		flags &= ~MSG_FASTOPEN;
+	}
+	return i || nr == 0 ? (int)i : -1;
 }
 
 EXPORT int sendmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags)
 {
+	int saved = errno;
 	int rc;
 
+	if (nr == 0 || !vec || pointer_is_wild(vec))
+		return real()->sendmmsg(fd, vec, nr, flags);
+	if (flags & MSG_FASTOPEN)
+		return send_one_by_one(fd, vec, nr, flags);
 	SETTLE_SEND(fd, flags);
 	for (unsigned int i = 0; i < nr; i++)
 		tag_passed_fds(&vec[i].msg_hdr);
 	rc = real()->sendmmsg(fd, vec, nr, flags);
-	if (nr == 0 || !refused_name(fd, rc, vec[0].msg_hdr.msg_name))
+	if (!refused_name(fd, rc, vec[0].msg_hdr.msg_name))
 		return rc;
-	/* Rare enough to send one by one, without the names. */
-	for (rc = 0; (unsigned int)rc < nr; rc++) {
-		ssize_t n = sendmsg(fd, &vec[rc].msg_hdr, flags);
-
-		if (n == -1)
-			return rc ? rc : -1;
-		vec[rc].msg_len = (unsigned int)n;
-	}
-	return rc;
+	errno = saved;
+	return send_one_by_one(fd, vec, nr, flags); /* which is rare */
 }
 
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)

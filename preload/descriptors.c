@@ -41,7 +41,7 @@ static void tag_once(int fd, struct found *found)
 	if (found->rec.kind != RECORD_CARRIER || found->rec.tagged)
 		return;
 	found->rec.tagged = tag_attach(fd, &found->rec) == 0;
-	slot_store(fd, found->cookie, &found->rec);
+	amend(fd, found); /* else somebody will tag it again */
 }
 
 void tag_for_leaving(int fd)
@@ -107,8 +107,9 @@ static int note_duplicate(int fd, int copy)
 		return copy;
 	settle_before_leaving(copy);
 	if (worth_noting(fd, &found)) {
-		found.rec.has_copies = 1;
-		slot_store(fd, found.cookie, &found.rec);
+		do
+			found.rec.has_copies = 1;
+		while (!amend(fd, &found) && found.cookie != 0);
 		slot_store(copy, found.cookie, &found.rec);
 		if (survives_exec(copy))
 			tag_once(copy, &found);

@@ -48,8 +48,11 @@ static int open_gate(const struct ip_port *dst, bool nonblock)
 
 	if (gate == -1)
 		return -1;
-	/* 0 is rounded up to the minimum, which one request fills. */
-	if (set_int(gate, SO_SNDBUF, 0) == -1 || send_request(gate, dst) == -1)
+	/* 0 is rounded up to the minimum, which one request fills. A vendor
+	 * that does not serve this user answers and hangs up at once: EPIPE
+	 * then, and the answer waits like any other. */
+	if (set_int(gate, SO_SNDBUF, 0) == -1 ||
+		(send_request(gate, dst) == -1 && errno != EPIPE))
 		closefd(&gate);
 	return gate;
 }
@@ -233,11 +236,30 @@ static enum gate_state overtaken(int *err)
 	return GATE_PENDING;
 }
 
+/* Of several that wait for one message in recvmsg() the kernel wakes one. The
+ * message stays, so let the others see it: other threads, other processes.
+ * Through a number of our own, since one of them may have put the carrier
+ * behind the fd by now. */
+static void wake_others(int fd, uint64_t gate)
+{
+	int own;
+
+	if (real()->fcntl(fd, F_GETFL) & O_NONBLOCK)
+		return; /* nobody waits */
+	own = real()->fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (own == -1)
+		return;
+	if (socket_cookie(own) == gate)
+		real()->shutdown(own, SHUT_RD);
+	closefd(&own);
+}
+
 static enum gate_state take_carrier(int fd, struct found *found,
 	const struct vendor_result *res, int *carrier, int *err)
 {
 	const struct ip_port remote = found->rec.remote;
 
+	wake_others(fd, found->cookie);
 	found->rec.kind = RECORD_CARRIER;
 	record_addresses(&found->rec, &remote, &res->local);
 	if (replace(fd, found->cookie, carrier, &found->rec) == 0)
@@ -248,6 +270,28 @@ static enum gate_state take_carrier(int fd, struct found *found,
 		       : GATE_FAILED;
 }
 
+/* Wait for the result, through a number of our own: the fd may be another
+ * socket's at any moment, and to wait there would be for something else. */
+static enum gate_state await_result(int fd, const struct found *found,
+	enum gate_wish wish, struct vendor_result *res, int *carrier, int *err)
+{
+	int own = real()->fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	enum gate_state state;
+
+	if (own == -1) {
+		*err = EMFILE;
+		return GATE_FAILED;
+	}
+	if (socket_cookie(own) == found->cookie) {
+		limit_wait(own, &found->rec, wish);
+		state = peek_result(own, 0, res, carrier, err);
+	} else {
+		state = overtaken(err);
+	}
+	closefd(&own);
+	return state;
+}
+
 /* Return: as gate_settle(), or GATE_PENDING with *err 0 where another thread
  * has put another socket behind the fd meanwhile. */
 static enum gate_state settle_once(int fd, enum gate_wish wish, int *err)
@@ -255,7 +299,7 @@ static enum gate_state settle_once(int fd, enum gate_wish wish, int *err)
 	bool wait = wish == GATE_WAIT_RECV || wish == GATE_WAIT_SEND;
 	struct vendor_result res;
 	struct found found;
-	enum gate_state state;
+	enum gate_state state = GATE_FAILED;
 	int carrier;
 
 	*err = 0;
@@ -264,11 +308,13 @@ static enum gate_state settle_once(int fd, enum gate_wish wish, int *err)
 		return GATE_NONE;
 	}
 	if (wait)
-		limit_wait(fd, &found.rec, wish);
-	state = peek_result(fd, wait ? 0 : MSG_DONTWAIT, &res, &carrier, err);
+		state = await_result(fd, &found, wish, &res, &carrier, err);
+	if (!wait || *err == EMFILE)
+		state = peek_result(fd, MSG_DONTWAIT, &res, &carrier, err);
 	if (state == GATE_OPEN)
 		return take_carrier(fd, &found, &res, &carrier, err);
-	if (state == GATE_FAILED && socket_cookie(fd) != found.cookie)
+	/* What it said was perhaps not said by the gate. */
+	if (socket_cookie(fd) != found.cookie)
 		return overtaken(err);
 	if (state == GATE_FAILED && wish != GATE_LOOK && *err != EMFILE)
 		replace_with_tcp(fd, &found);

@@ -16,6 +16,7 @@
 bool lookup_options(int fd, struct found *out)
 {
 	memset(out, 0, sizeof(*out));
+	out->version = slot_version(fd);
 	out->cookie = socket_cookie(fd);
 	return out->cookie != 0 && slot_load(fd, out->cookie, &out->rec);
 }
@@ -28,6 +29,14 @@ bool lookup(int fd, struct found *out)
 		return false;
 	slot_store(fd, out->cookie, &out->rec);
 	return true;
+}
+
+bool amend(int fd, struct found *found)
+{
+	if (slot_amend(fd, found->cookie, &found->rec, found->version))
+		return true;
+	lookup_options(fd, found);
+	return false;
 }
 
 int kernel_tcp_state(int fd)

@@ -10,11 +10,13 @@
 
 /**
  * struct found - a socket of ours
- * @cookie: of the kernel socket behind the fd now
- * @rec:    what is known of it
+ * @cookie:  of the kernel socket behind the fd now
+ * @version: of the slot before @rec was read from it
+ * @rec:     what is known of it
  */
 struct found {
 	uint64_t cookie;
+	uint32_t version;
 	struct record rec;
 };
 
@@ -33,6 +35,15 @@ bool lookup(int fd, struct found *out);
  * socket whose options were noted; @out is empty but for the cookie if none.
  * Return: whether there was one. Keeps errno. */
 bool lookup_options(int fd, struct found *out);
+
+/**
+ * amend() - remember a record that was looked up and changed
+ *
+ * Return: whether it is remembered. If not, somebody has written the slot since
+ * it was looked up, and *found is what there is now: change it again, unless
+ * its cookie is 0 because the fd is no socket any more.
+ */
+bool amend(int fd, struct found *found);
 
 /** kernel_tcp_state() - tcpi_state of a TCP socket of the kernel's (TCP_CLOSE,
  * TCP_LISTEN, ...), or -1 if the fd is anything else. Keeps errno. */

@@ -107,9 +107,12 @@ static bool is_tcp(int fd)
 	return protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP;
 }
 
-static void remember(int fd, const struct found *found)
+static void note(int fd, struct found *found, int level, int name,
+	const void *value, socklen_t len)
 {
-	slot_store(fd, found->cookie, &found->rec);
+	do
+		put(&found->rec, level, name, value, len);
+	while (!amend(fd, found) && found->cookie != 0);
 	if (found->rec.tagged)
 		tag_attach(fd, &found->rec);
 }
@@ -124,8 +127,7 @@ void option_note(int fd, int level, int name, const void *value, socklen_t len)
 		if (found.cookie == 0 || (level != IPPROTO_TCP && !is_tcp(fd)))
 			return;
 	}
-	put(&found.rec, level, name, value, len);
-	remember(fd, &found);
+	note(fd, &found, level, name, value, len);
 }
 
 void option_replay(int fd, const struct record *rec)
@@ -171,10 +173,8 @@ int option_oracle_set(int fd, struct found *found, int level, int name,
 {
 	int rc = ask_oracle(found, level, name, value, len);
 
-	if (rc == 0 && option_is_kept(level, name, len)) {
-		put(&found->rec, level, name, value, len);
-		remember(fd, found);
-	}
+	if (rc == 0 && option_is_kept(level, name, len))
+		note(fd, found, level, name, value, len);
 	return rc;
 }
 

@@ -102,6 +102,8 @@ static void read_record(struct slot *slot, struct record *out)
 	for (size_t i = 0; i < RECORD_WORDS; i++)
 		words[i] = atomic_load_explicit(
 			&slot->words[i], memory_order_acquire);
+	/* It takes the loop for one that may not run at all. */
+	/* cppcheck-suppress uninitvar */
 	memcpy(out, words, sizeof(*out));
 }
 
@@ -250,6 +252,29 @@ bool slot_succeed(
 	int fd, uint64_t before, uint64_t cookie, const struct record *rec)
 {
 	return store(fd, before, cookie, rec);
+}
+
+uint32_t slot_version(int fd)
+{
+	struct slot *slot = slot_find(fd);
+
+	return slot ? atomic_load(&slot->version) : 0;
+}
+
+bool slot_amend(
+	int fd, uint64_t cookie, const struct record *rec, uint32_t version)
+{
+	struct slot *slot = slot_need(fd);
+	struct record copy = *rec;
+
+	if (!slot)
+		return true;
+	if (version & 1 || !atomic_compare_exchange_strong(
+				   &slot->version, &version, version + 1))
+		return false;
+	put(slot, cookie, keep_other(slot, cookie, 0, &copy), &copy);
+	/* Overruled, there is a newer record, or a mixture; store() helps. */
+	return write_end(slot, version + 1) || slot_store(fd, cookie, rec);
 }
 
 void slot_forget(int fd)

@@ -146,6 +146,19 @@ bool slot_store(int fd, uint64_t cookie, const struct record *rec);
 bool slot_succeed(
 	int fd, uint64_t before, uint64_t cookie, const struct record *rec);
 
+/** slot_version() - a number that changes whenever the slot is written */
+uint32_t slot_version(int fd);
+
+/**
+ * slot_amend() - slot_store(), unless somebody else was faster
+ * @version: slot_version() from before the record was loaded
+ *
+ * Return: false where the slot has been written since then. Where nothing can
+ * be remembered anyway, true.
+ */
+bool slot_amend(
+	int fd, uint64_t cookie, const struct record *rec, uint32_t version);
+
 /** slot_forget() - there is nothing to know of this fd */
 void slot_forget(int fd);
 

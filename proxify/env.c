@@ -9,6 +9,8 @@
 /* Each check returns NULL or what it expected of the text. */
 typedef const char *check_fn(struct settings *out, const char *text);
 
+#define WAIT_MAX 86400 /* seconds */
+
 static const char *check_number(struct settings *out, const char *text)
 {
 	uint64_t value;
@@ -56,6 +58,15 @@ static const char *check_bypass(struct settings *out, const char *text)
 	return NULL;
 }
 
+static const char *check_wait(struct settings *out, const char *text)
+{
+	uint64_t seconds;
+
+	if (parse_uint(text, strlen(text), WAIT_MAX, &seconds) == -1)
+		return "expected seconds, a number up to 86400";
+	return NULL;
+}
+
 static const char *check_log(struct settings *out, const char *text)
 {
 	if (log_level_parse(text, &out->log_level) == -1)
@@ -74,6 +85,7 @@ static const struct {
 	{"PROXY_PARENT_PORT", check_number},
 	{"PROXY_LOOPBACK", check_loopback},
 	{"PROXY_BYPASS", check_bypass},
+	{"PROXY_WAIT", check_wait},
 };
 
 static bool complain(

@@ -319,8 +319,8 @@ static const struct opt socks5_opts[] = {
 /* Short for --listen, on a command line only. */
 static const struct opt reference_opts[] = {
 	{'t', "tcp", NULL,
-		"listen on TCP, on every address of this host, instead of\n"
-		"vsock",
+		"listen on TCP, on every IPv4 address of this host, instead\n"
+		"of vsock",
 		set_tcp},
 	{'p', "port", "PORT", "port for -t or vsock (default 8888)", set_port},
 };

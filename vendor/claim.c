@@ -38,7 +38,8 @@
  *						the name: other servers have no
  *						better code for it
  *	all others		ENETDOWN
- *	no answer at all	ENETDOWN	and @away
+ *	no answer at all	ENETDOWN	and @away; ENOBUFS if it is this
+ *						process that is short of fds
  */
 
 #define CLAIM_MAGIC   0x636c6169u
@@ -60,6 +61,15 @@ static int bind_errno(const struct claim *c, uint8_t reply)
 	case SOCKS5_ATYP_NOT_SUPPORTED: break;
 	}
 	return ENETDOWN;
+}
+
+/* No answer: either nobody is there, or it is this process that is short. */
+static int away_errno(int err)
+{
+	bool shortage = err == EMFILE || err == ENFILE || err == ENOBUFS ||
+			err == ENOMEM;
+
+	return shortage ? ENOBUFS : ENETDOWN;
 }
 
 /* May a host proxy that knows no names have meant just that? */
@@ -162,7 +172,7 @@ static void on_dialled(const struct dial_result *r, void *arg)
 		succeed(c, r);
 	} else if (r->reply == SOCKS5_SUCCEEDED) {
 		log_away(c, r);
-		fail(c, ENETDOWN, true);
+		fail(c, away_errno(r->proxy_err), true);
 	} else if (knows_no_names(c, r->reply)) {
 		c->refused = r->reply;
 		queue(c);

@@ -382,7 +382,8 @@ static void held(struct export *e, const struct claim_result *result)
 	e->state = EXPORT_HELD;
 	e->plain = result->plain;
 	e->pause = 0;
-	log_info("port %s: kept by the host%s", name_of(e, name, sizeof(name)),
+	log_info_ratelimit("port %s: kept by the host%s",
+		name_of(e, name, sizeof(name)),
 		e->plain ? " by plain BIND" : "");
 	e->first = result->fd;
 	export_update(e);

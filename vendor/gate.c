@@ -24,6 +24,8 @@
  *	SERVED    the result went out and the request is consumed: the peer's
  *	          socket is writable. Kept until the peer closes its end, which
  *	          is what the library does when it takes the carrier
+ *	PARKED    a REJOIN was refused; closed after PARK_TIME, since whoever
+ *	          rejoins does so again at once
  *	CLOSED    fd closed, waits to be freed at the end of the loop turn
  *
  * Each has one registration for its whole life (vendor/edge.h). The peer's
@@ -56,6 +58,7 @@
 #define CONNECT_TIMEOUT 130.0  /* Linux' SYN and its six retries, about */
 #define CONNECT_MAX     3600.0 /* longest that may be asked for */
 #define PROBE_TIMEOUT   3.0
+#define PARK_TIME       1.0
 #define SEND_PAUSE      0.02 /* between two tries in SENDING */
 #define SEND_TRIES      250  /* 5 s */
 
@@ -64,6 +67,7 @@ enum gate_state {
 	GATE_WORKING,
 	GATE_SENDING,
 	GATE_SERVED,
+	GATE_PARKED,
 	GATE_CLOSED,
 };
 
@@ -72,6 +76,7 @@ static const char *const state_names[] = {
 	[GATE_WORKING] = "working",
 	[GATE_SENDING] = "sending",
 	[GATE_SERVED] = "served",
+	[GATE_PARKED] = "parked",
 	[GATE_CLOSED] = "closed",
 };
 _Static_assert(sizeof(state_names) / sizeof(state_names[0]) == GATE_CLOSED + 1,
@@ -81,7 +86,7 @@ _Static_assert(sizeof(state_names) / sizeof(state_names[0]) == GATE_CLOSED + 1,
  * struct gate - one front-end
  * @id:      for log lines
  * @carrier: SENDING: the fd to pass, else -1
- * @timer:   WAITING: the deadline; SENDING: the pause
+ * @timer:   WAITING and PARKED: the deadline; SENDING: the pause
  * @tries:   SENDING: that many are left
  * @result:  what was or will be sent; @result.remote from the request
  * @next, @prev: among the open ones, or @next among those to free
@@ -347,6 +352,14 @@ static void begin_dial(struct gate *g, const struct vendor_request *req)
 		answer(g, ENOBUFS);
 }
 
+static void park(struct gate *g)
+{
+	set_state(g, GATE_PARKED);
+	ev_timer_stop(g->gates->loop, &g->timer);
+	ev_timer_set(&g->timer, PARK_TIME, 0);
+	ev_timer_start(g->gates->loop, &g->timer);
+}
+
 static void hand_over(struct gate *g, const struct vendor_request *req)
 {
 	struct endpoint ep;
@@ -360,12 +373,13 @@ static void hand_over(struct gate *g, const struct vendor_request *req)
 	if (g->edge.poll)
 		edge_del(&g->edge);
 	if (err == 0)
-		err = inbound_take(
-			g->gates->inbound, &g->fd, g->uid, &ep, req);
-	if (err)
-		answer(g, err);
-	else
+		err = inbound_take(g->gates->inbound, &g->fd, g->uid, &ep, req);
+	if (err == 0)
 		gate_close(g);
+	else if (req->op == VENDOR_REJOIN)
+		park(g);
+	else
+		answer(g, err);
 }
 
 static void begin(struct gate *g, const struct vendor_request *req)
@@ -461,6 +475,10 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 	assert(g->magic == GATE_MAGIC);
 	if (g->state == GATE_SENDING) {
 		send_result(g);
+		return;
+	}
+	if (g->state == GATE_PARKED) {
+		gate_close(g);
 		return;
 	}
 	assert(g->state == GATE_WAITING);

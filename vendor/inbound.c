@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 /*
  * Theory of operation
@@ -40,6 +41,12 @@
  */
 
 #define INBOUND_MAGIC 0x696e626fu
+
+/* Its control, claim, mirror and two standby connections. */
+#define FDS_PER_LISTENER 5
+
+/* On average: processes that share one join it with one each. */
+#define CONTROLS_PER_LISTENER 4
 
 #define KNOWN_FLAGS (VENDOR_V6ONLY | VENDOR_REUSEPORT | VENDOR_LOOPBACK)
 
@@ -193,7 +200,8 @@ static int take_new(struct inbound *in, int *fd, uid_t uid,
 
 	if (in->set.nr_listeners >= in->max_listeners) {
 		log_warn_ratelimit("uid %u: port %u refused: %zu are bound, "
-				   "see --max-exports",
+				   "see --max-exports and the limit of open "
+				   "files",
 			uid, req->dst.port, in->set.nr_listeners);
 		return ENOBUFS;
 	}
@@ -236,6 +244,19 @@ int inbound_take(struct inbound *in, int *fd, uid_t uid,
 
 /* ---- the service ---- */
 
+/* Half of the fds, however many are asked for: the rest is for connections. */
+static size_t limit_listeners(size_t wanted)
+{
+	struct rlimit limit;
+	size_t room;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == -1 ||
+		limit.rlim_cur == RLIM_INFINITY)
+		return wanted;
+	room = limit.rlim_cur / 2 / FDS_PER_LISTENER;
+	return wanted < room ? wanted : room;
+}
+
 struct inbound *inbound_new(
 	struct ev_loop *loop, const struct vendor_config *config)
 {
@@ -248,8 +269,10 @@ struct inbound *inbound_new(
 		return NULL;
 	}
 	in->magic = INBOUND_MAGIC;
-	in->max_listeners = config->max_exports ? config->max_exports
-						: CONFIG_EXPORTS_DEFAULT;
+	in->max_listeners =
+		limit_listeners(config->max_exports ? config->max_exports
+						    : CONFIG_EXPORTS_DEFAULT);
+	in->set.max_controls = in->max_listeners * CONTROLS_PER_LISTENER;
 	in->set.env = &in->env;
 	in->set.attach = attach;
 	list_init(&in->set.all);

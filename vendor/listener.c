@@ -52,7 +52,6 @@
 #define CLAIM_PATIENCE 10.0   /* seconds for a host proxy that is there */
 #define WAIT_MAX       3600.0 /* longest to wait for one that is not */
 #define ROOM_MIN       256    /* messages */
-#define CONTROLS_MAX   65536
 
 enum control_state {
 	CONTROL_BINDING,
@@ -457,8 +456,12 @@ int control_new(struct listener *l, int *fd, const struct vendor_request *req)
 	struct control *c;
 
 	assert(l->magic == LISTENER_MAGIC);
-	if (l->set->nr_controls >= CONTROLS_MAX)
+	if (l->set->nr_controls >= l->set->max_controls) {
+		log_warn_ratelimit("uid %u: %zu controls are as many as "
+				   "allowed, see --max-exports",
+			l->uid, l->set->nr_controls);
 		return ENOBUFS;
+	}
 	c = control_alloc(l, req);
 	if (!c)
 		return ENOBUFS;

@@ -50,12 +50,14 @@ struct listener {
  * @env:      shared with the exports
  * @attach:   gives a listener without port its export; called again after
  *            pauses until it does
- * @listeners, @controls: how many there are
+ * @max_controls: limit of @nr_controls
+ * @nr_listeners, @nr_controls: how many there are
  */
 struct listeners {
 	struct inbound_env *env;
 	int (*attach)(struct listener *listener);
 	struct list all;
+	size_t max_controls;
 	size_t nr_listeners;
 	size_t nr_controls;
 };

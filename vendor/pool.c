@@ -29,12 +29,15 @@
  * the listen() backlog:
  *
  *	the last idle one is taken	it doubles, up to @high
- *	QUIET seconds without a client	it halves, down to @low, and what is
- *					idle above it is closed, oldest first
- *					(vsock looks up the oldest slowest)
+ *	for QUIET seconds half of it	it halves, down to @low
+ *	  or more was never needed
+ *	for QUIET seconds no client	what is idle above it is closed, oldest
+ *					first (vsock looks these up slowest);
+ *					else clients use it up
  *
- * Between two looks at an idle connection and its close the host proxy may
- * have paired it; that client is lost. It is why only a quiet pool shrinks.
+ * Between the last look at an idle connection and its close the host proxy
+ * may pair it; that client is lost. It is why nothing is closed while clients
+ * come.
  *
  * Missing ones are dialled POOL_DIALS at a time. After any failure (a dial,
  * or a standby connection that died) there is a pause, from 50 ms to 1 s, so
@@ -110,6 +113,7 @@ static void note_demand(struct pool *p)
 		return;
 	p->target = p->target * 2 < p->high ? p->target * 2 : p->high;
 	if (p->target > p->low && !ev_is_active(&p->quiet)) {
+		p->least = 0;
 		ev_timer_set(&p->quiet, QUIET, QUIET);
 		ev_timer_start(p->env->loop, &p->quiet);
 	}
@@ -122,6 +126,8 @@ static void set_state(struct standby *s, enum standby_state state)
 
 	assert(state > s->state);
 	--*counter(p, s->state);
+	if (p->idle < p->least)
+		p->least = p->idle;
 	if (to)
 		++*to;
 	else
@@ -440,12 +446,12 @@ static void on_quiet(struct ev_loop *loop, ev_timer *timer, int revents)
 	struct pool *p = timer->data;
 
 	assert(p->magic == POOL_MAGIC && p->open);
-	if (p->busy || p->held_back) {
-		p->busy = false;
-		return;
-	}
-	p->target = p->target / 2 > p->low ? p->target / 2 : p->low;
-	trim(p);
+	if (!p->held_back && p->least >= p->target / 2)
+		p->target = p->target / 2 > p->low ? p->target / 2 : p->low;
+	if (!p->held_back && !p->busy)
+		trim(p);
+	p->busy = false;
+	p->least = p->idle;
 	if (p->target == p->low && p->idle <= p->target)
 		ev_timer_stop(loop, timer);
 }

@@ -36,6 +36,7 @@ struct pool_port {
  * @held_back: nobody takes clients for now: no new connections
  * @busy:     a client came since the last look of @quiet
  * @low, @high: bounds of @target
+ * @least:  fewest that were idle since then
  * @target:   so many idle ones are wanted
  * @dialling, @idle, @pairing: how many standbys are in which state
  * @standbys: all of them
@@ -55,6 +56,7 @@ struct pool {
 	unsigned low;
 	unsigned high;
 	unsigned target;
+	unsigned least;
 	unsigned dialling;
 	unsigned idle;
 	unsigned pairing;

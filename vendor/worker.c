@@ -27,9 +27,10 @@
  * While it pauses, front-ends wait in the listener's backlog. That a shortage
  * began is said once, and once that it is over.
  *
- * The services that live here besides (names.c; later inbound ports) have
- * their own watchers on the same loop. They are started before the first
- * front-end is served: whoever got an answer from the worker finds them there.
+ * The services that live here besides (names.c; inbound.c, by way of the
+ * gates) have their own watchers on the same loop. They are started before the
+ *first front-end is served: whoever got an answer from the worker finds them
+ *there.
  */
 
 #define WORKER_MAGIC 0x776f726bu

@@ -13,6 +13,12 @@ HTTP = [name for name in SERVERS
         if name not in ("redis", "postgres", "memcached", "sshd")]
 
 
+def marked(names):
+    """Java's memory layout and AddressSanitizer's exclude each other."""
+    return [pytest.param(name, marks=pytest.mark.no_asan("memory layout"))
+            if name.startswith("java") else name for name in names]
+
+
 @pytest.fixture(scope="session")
 def built(world):
     """The programs that need a compiler."""
@@ -24,7 +30,7 @@ def built(world):
     return out
 
 
-@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("name", marked(SERVERS))
 def test_serves(site, built, name):
     with Inside(site, name, built) as server:
         server.ask(WORLD4)
@@ -36,7 +42,7 @@ def test_serves(site, built, name):
           "the port goes when the server does")
 
 
-@pytest.mark.parametrize("name", HTTP)
+@pytest.mark.parametrize("name", marked(HTTP))
 def test_under_load(site, built, name):
     """Twenty clients at a time, without one failure."""
     rounds = 2 if name in ("socat", "busybox-httpd") else 10

@@ -43,6 +43,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	must((name.verb == HOLD_HOLD) == (name.v4 || name.v6));
 	hold_name_write(&name, 80, &again);
-	must(memcmp(&addr, &again, sizeof(addr)) == 0);
+	must(again.name_len == size && memcmp(again.name, data, size) == 0);
+	must(ip_port_equal(&again.addr, &addr.addr));
 	return 0;
 }

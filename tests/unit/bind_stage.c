@@ -253,6 +253,15 @@ int join(const struct bind_stage *s, const char *key, uint16_t port)
 	return fd;
 }
 
+void refused(
+	const struct bind_stage *s, const char *name, uint16_t port, int reply)
+{
+	int fd = stage_dial(s);
+
+	ck_assert_int_eq(ask_name(fd, name, &port), reply);
+	expect_end(fd);
+}
+
 /* ---- the host's side ---- */
 
 int reach(sa_family_t family, uint16_t port)
@@ -305,8 +314,22 @@ void break_off(int fd)
 
 uint16_t free_port(void)
 {
-	struct ip_port addr;
+	static uint16_t next;
+	struct ip_port addr = {.family = AF_INET6};
+	union sockaddr_any any;
+	socklen_t len;
+	int fd, rc;
 
-	close(net_listen(AF_INET, 1, &addr));
+	/* Below those that the kernel chooses. */
+	if (next == 0)
+		next = (uint16_t)(10000 + getpid() * 17 % 20000);
+	do {
+		addr.port = next++;
+		len = ip_port_to_sockaddr(&addr, &any);
+		fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		ck_assert_int_ge(fd, 0);
+		rc = bind(fd, &any.sa, len);
+		close(fd);
+	} while (rc == -1);
 	return addr.port;
 }

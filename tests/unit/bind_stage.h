@@ -87,6 +87,10 @@ int hold(const struct bind_stage *s, const char *what, uint16_t *port);
 /** join() - a standby connection */
 int join(const struct bind_stage *s, const char *key, uint16_t port);
 
+/** refused() - ask with a name, be refused with @reply */
+void refused(
+	const struct bind_stage *s, const char *name, uint16_t port, int reply);
+
 /* ---- the host's side ---- */
 
 /** reach() - connect to a port of the host. Return: fd, or -1 and errno */
@@ -101,7 +105,7 @@ void expect_second(int standby, int client);
 /** break_off() - close with a reset */
 void break_off(int fd);
 
-/** free_port() - one that nobody has a moment later, most likely */
+/** free_port() - one that nobody has in either family */
 uint16_t free_port(void);
 
 #endif

@@ -474,6 +474,17 @@ void vendor_send(int peer, const struct vendor_result *res, int pass)
 		fd_send(peer, res, sizeof(*res), pass, 0), sizeof(*res));
 }
 
+void vendor_finish(int peer, const struct vendor_result *res, int *carrier)
+{
+	struct vendor_request req;
+
+	vendor_send(peer, res, *carrier);
+	closefd(carrier);
+	/* A call that waited has its result and may be gone already. */
+	ck_assert(recv(peer, &req, sizeof(req), 0) == sizeof(req) ||
+		  errno == ECONNRESET);
+}
+
 int vendor_connects(int peer)
 {
 	struct vendor_request req;
@@ -491,11 +502,7 @@ int vendor_connects(int peer)
 			ADDR_LEN("0.0.0.0"));
 	ck_assert_int_eq(
 		socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-	vendor_send(peer, &res, pair[0]);
-	closefd(&pair[0]);
-	/* A blocking connect() has its result and is gone already. */
-	ck_assert(recv(peer, &req, sizeof(req), 0) == sizeof(req) ||
-		  errno == ECONNRESET);
+	vendor_finish(peer, &res, &pair[0]);
 	return pair[1];
 }
 

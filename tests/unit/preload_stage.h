@@ -186,6 +186,10 @@ int vendor_next(struct vendor_request *req, enum vendor_op op);
 /** vendor_send() - a result as it is, with an fd or -1 */
 void vendor_send(int peer, const struct vendor_result *res, int pass);
 
+/** vendor_finish() - send a gate its result, and take its request off; closes
+ * *carrier */
+void vendor_finish(int peer, const struct vendor_result *res, int *carrier);
+
 /**
  * vendor_connects() - let a gate's attempt succeed
  * @peer: the gate; its request is taken off at last

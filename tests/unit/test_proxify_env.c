@@ -9,7 +9,7 @@
 #include <unistd.h>
 
 static const char *const names[] = {"PROXY_LOG", "PROXY_ENDPOINT",
-	"PROXY_PARENT_CID", "PROXY_PARENT_PORT", "PROXY_LOOPBACK",
+	"PROXY_PARENT_CID", "PROXY_PARENT_PORT", "PROXY_LOOPBACK", "PROXY_WAIT",
 	"PROXY_BYPASS", "SOCKET_VENDOR_PATH"};
 
 static struct settings settings;
@@ -52,6 +52,8 @@ static const struct {
 	{"PROXY_BYPASS", ""},
 	{"PROXY_BYPASS", "10.0.0.0/8"},
 	{"PROXY_BYPASS", "10.0.0.0/8,fd00::/8,192.0.2.1"},
+	{"PROXY_WAIT", "0"},
+	{"PROXY_WAIT", "86400"},
 	{"SOCKET_VENDOR_PATH", "/x/y"},
 };
 
@@ -76,6 +78,8 @@ static const struct {
 	{"PROXY_PARENT_CID", "4294967296", "number"},
 	{"PROXY_PARENT_PORT", "-1", "number"},
 	{"PROXY_PARENT_PORT", " 1", "number"},
+	{"PROXY_WAIT", "", "seconds"},
+	{"PROXY_WAIT", "86401", "seconds"},
 	{"PROXY_LOOPBACK", "", "local or host"},
 	{"PROXY_LOOPBACK", "both", "local or host"},
 	{"PROXY_BYPASS", "10.0.0.0/33", "blocks"},

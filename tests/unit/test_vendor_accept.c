@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -425,6 +426,74 @@ START_TEST(test_pool_follows_demand)
 }
 END_TEST
 
+/* What is not needed is used up, not closed, while clients come. */
+START_TEST(test_pool_is_used_up)
+{
+	struct vendor_result res;
+	int clients[64];
+	int control, served = 0;
+
+	stage.config.pool_high = 16;
+	worker_start();
+	control = serve_with(8080, 128);
+	for (int want = CONFIG_POOL_LOW; want <= 16; want *= 2) {
+		UNTIL(host_count(CONN_JOIN, 8080) == want);
+		for (int i = 0; i < want; i++)
+			clients[i] = host_client(8080, "192.0.2.9", 1000);
+		for (int i = 0; i < want; i++) {
+			int conn = front_accept(control, &res);
+
+			closefd(&conn);
+			closefd(&clients[i]);
+		}
+	}
+	UNTIL(host_count(CONN_JOIN, 8080) == 16);
+	while (host_count(CONN_JOIN, 8080) > 4) {
+		int client = host_client(8080, "192.0.2.9", 1000);
+		int conn = front_accept(control, &res);
+
+		closefd(&client);
+		closefd(&conn);
+		for (int i = 0; i < 10; i++)
+			host_turn(10);
+		ck_assert_int_lt(served++, 200);
+	}
+	ck_assert_int_gt(served, 12);
+	closefd(&control);
+}
+END_TEST
+
+/* More than the process has fds for: a clear error, and the rest goes on. */
+START_TEST(test_out_of_fds)
+{
+	const struct rlimit few = {.rlim_cur = 120, .rlim_max = 120};
+	struct vendor_result res;
+	int controls[12], conn, client;
+
+	ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+	stage.config.pool_low = 16;
+	worker_start();
+	for (int i = 0; i < 12; i++) {
+		controls[i] = front_bind("0.0.0.0", 0, 0, NULL);
+		ck_assert_int_ge(controls[i], 0);
+		front_listen(controls[i], 4);
+	}
+	ck_assert_int_eq(front_bind("0.0.0.0", 0, 0, NULL), -1);
+	ck_assert_int_eq(errno, ENOBUFS);
+	for (int i = 0; i < 100; i++)
+		host_turn(10);
+	ck_assert_int_le(host_count(CONN_JOIN, 0), 120 / 4);
+	for (int i = 0; i < 11; i++)
+		closefd(&controls[i]);
+	UNTIL(host_count(CONN_HOLD, 0) == 1);
+	client = host_client(host_find(CONN_HOLD, 0)->port, "192.0.2.9", 9);
+	conn = front_accept(controls[11], &res);
+	closefd(&client);
+	closefd(&conn);
+	closefd(&controls[11]);
+}
+END_TEST
+
 START_TEST(test_burst)
 {
 	static int clients[BURST], conns[BURST];
@@ -598,6 +667,8 @@ int main(void)
 	tcase_add_test(tc, test_control_dies);
 	tcase_add_test(tc, test_pool_grows_and_shrinks);
 	tcase_add_test(tc, test_pool_follows_demand);
+	tcase_add_test(tc, test_pool_is_used_up);
+	tcase_add_test(tc, test_out_of_fds);
 	tcase_add_test(tc, test_burst);
 	tcase_add_test(tc, test_dropped_standbys);
 	tcase_add_loop_test(tc, test_plain, 0, 4);

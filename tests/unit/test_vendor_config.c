@@ -111,6 +111,21 @@ START_TEST(test_command_line_wins)
 }
 END_TEST
 
+START_TEST(test_inbound)
+{
+	expect_run("");
+	ck_assert_int_eq(config.pool_low, CONFIG_POOL_LOW);
+	ck_assert_int_eq(config.pool_high, CONFIG_POOL_HIGH);
+	ck_assert_int_eq(config.max_exports, CONFIG_EXPORTS_DEFAULT);
+	ck_assert(!config.no_mirror);
+	expect_run("--pool-low 5 --pool-high 5 --max-exports 9 --no-mirror");
+	ck_assert_int_eq(config.pool_low, 5);
+	ck_assert_int_eq(config.pool_high, 5);
+	ck_assert_int_eq(config.max_exports, 9);
+	ck_assert(config.no_mirror);
+}
+END_TEST
+
 START_TEST(test_allow)
 {
 	expect_run("--allow-uid 1000 --allow-uid=daemon");
@@ -145,6 +160,11 @@ static const struct {
 	{NULL, NULL, "--max-gates 0", "--max-gates='0': expected"},
 	{NULL, NULL, "--max-gates -1", "expected"},
 	{NULL, NULL, "--max-gates", "requires an argument"},
+	{NULL, NULL, "--max-exports 0", "--max-exports='0': expected"},
+	{NULL, NULL, "--pool-low 0", "--pool-low='0': expected"},
+	{NULL, NULL, "--pool-high 4097", "--pool-high='4097': expected"},
+	{NULL, NULL, "--pool-low 65",
+		"--pool-low=65: expected no more than --pool-high, 64"},
 	{NULL, NULL, "--nonsense", "nonsense"},
 	{NULL, NULL, "word", "unexpected argument 'word'"},
 	{"PROXY_LOG", "x", "", "PROXY_LOG='x': expected error"},
@@ -191,6 +211,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, test_defaults);
 	tcase_add_test(tc, test_environment);
 	tcase_add_test(tc, test_command_line_wins);
+	tcase_add_test(tc, test_inbound);
 	tcase_add_test(tc, test_allow);
 	tcase_add_loop_test(
 		tc, test_wrong, 0, sizeof(wrongs) / sizeof(wrongs[0]));

@@ -2,15 +2,12 @@
 #include "bind_stage.h"
 #include "test_proxy_net.h"
 
-#include <sched.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 /*
- * Exported ports when something goes wrong: ports that are taken, peers and
- * clients that die at each stage, bytes where none belong, fds that run out.
- * What must hold each time: a clear answer to whoever caused it, everybody else
- * served, and nothing left behind (which closing the stage checks).
+ * Clients of exported ports and the connections that wait for them: each is
+ * served once and in its turn, whoever dies on the way and whatever runs out.
+ * Nothing is left behind, which closing the stage checks.
  */
 
 static struct bind_stage stage;
@@ -25,135 +22,30 @@ static void teardown(void)
 	bind_stage_close(&stage);
 }
 
-/* Ask with a name, be refused with @reply. */
-static void refused(const char *name, uint16_t port, int reply)
+/* ---- clients ---- */
+
+START_TEST(clients_wait_their_turn)
 {
-	int fd = stage_dial(&stage);
-
-	ck_assert_int_eq(ask_name(fd, name, &port), reply);
-	expect_end(fd);
-}
-
-/* ---- ports that are taken ---- */
-
-START_TEST(taken_by_another_program)
-{
-	struct ip_port addr;
-	int fd = net_listen(AF_INET, 1, &addr);
-	uint16_t port = addr.port;
-	int holder, refusee;
-
-	bind_stage_start(&stage);
-	refused("hold-4-" KEY_A, port, SOCKS5_REFUSED);
-	refused("hold-46-" KEY_A, port, SOCKS5_REFUSED);
-	refused("hold-4l-" KEY_A, port, SOCKS5_REFUSED);
-	refusee = stage_dial(&stage);
-	ck_assert_int_eq(plain(refusee, &port), SOCKS5_REFUSED);
-	expect_end(refusee);
-	port = addr.port;
-	holder = hold(&stage, "6-" KEY_A, &port);
-	close(holder);
-	close(fd);
-	holder = hold(&stage, "4-" KEY_A, &port);
-	close(holder);
-}
-END_TEST
-
-START_TEST(taken_by_another_key)
-{
+	int holder, standby[20], client[20];
 	uint16_t port = 0;
-	int holder;
 
 	bind_stage_start(&stage);
 	holder = hold(&stage, "46-" KEY_A, &port);
-	refused("hold-46-" KEY_B, port, SOCKS5_REFUSED);
-	refused("hold-4-" KEY_B, port, SOCKS5_REFUSED);
-	refused("hold-6-" KEY_B, port, SOCKS5_REFUSED);
-	refused("hold-4l-" KEY_B, port, SOCKS5_REFUSED);
-	refused("hold-46l-" KEY_A, port, SOCKS5_REFUSED);
-	expect_silence(holder);
-	close(holder);
-}
-END_TEST
-
-/* Another program takes the port between hold and join, as far as it can. */
-START_TEST(taken_before_listening)
-{
-	struct ip_port addr = {.family = AF_INET};
-	union sockaddr_any any;
-	socklen_t len;
-	int holder, fd, on = 1;
-
-	bind_stage_start(&stage);
-	addr.port = free_port();
-	len = ip_port_to_sockaddr(&addr, &any);
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
-	ck_assert_int_eq(bind(fd, &any.sa, len), 0);
-	/* Two sockets that do not listen may both be bound. */
-	holder = hold(&stage, "46-" KEY_A, &addr.port);
-	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &(int){0}, sizeof(int));
-	refused("join-" KEY_A, addr.port, SOCKS5_REFUSED);
-	ck_assert_int_eq(reach(AF_INET6, addr.port), -1);
-	close(fd);
-	fd = join(&stage, KEY_A, addr.port);
-	close(reached(AF_INET6, addr.port));
-	close(fd);
-	close(holder);
-}
-END_TEST
-
-/* A server that is started again may be faster than the news of its end. */
-START_TEST(dead_holder_gives_way)
-{
-	static const char *const scopes[] = {"46", "4", "46l", "6"};
-	uint16_t port = 0;
-	int holder, standby = -1;
-
-	bind_stage_start(&stage);
-	holder = hold(&stage, "46-" KEY_A, &port);
-	for (unsigned int i = 0; i < 1000; i++) {
-		char name[64], key[33];
-
-		/* Now and then the same key, for other families. */
-		snprintf(key, sizeof(key), "%032x", i / 2);
-		snprintf(name, sizeof(name), "%s-%s", scopes[i % 4], key);
-		close(holder);
-		holder = hold(&stage, name, &port);
-		if (standby >= 0)
-			expect_end(standby);
-		standby = i % 3 ? -1 : join(&stage, key, port);
-	}
-	close(holder);
-	if (standby >= 0)
-		expect_end(standby);
-}
-END_TEST
-
-/* Connections from its previous life are no hindrance, open or lingering. */
-START_TEST(old_connections_do_not_keep_a_port)
-{
-	uint16_t port;
-	int holder, standby[2], client[2];
-
-	bind_stage_start(&stage);
-	port = free_port();
-	holder = hold(&stage, "46-" KEY_A, &port);
-	for (int i = 0; i < 2; i++) {
-		standby[i] = join(&stage, KEY_A, port);
-		client[i] = reached(AF_INET, port);
-		expect_second(standby[i], client[i]);
-	}
-	/* The host's end closes first: TIME_WAIT is on the port. */
+	standby[0] = join(&stage, KEY_A, port);
+	close(reached(AF_INET, port));
+	expect(standby[0], "\5\0\0\4", 4);
 	close(standby[0]);
-	expect_end(client[0]);
-	close(holder);
-	holder = hold(&stage, "46-" KEY_B, &port);
-	standby[0] = join(&stage, KEY_B, port);
-	client[0] = reached(AF_INET, port);
-	expect_second(standby[0], client[0]);
-	expect_open(standby[1], client[1]);
-	for (int i = 0; i < 2; i++) {
+	for (int i = 0; i < 20; i++) {
+		client[i] = reached(AF_INET, port);
+		put(client[i], &i, sizeof(i));
+	}
+	for (int i = 0; i < 20; i++) {
+		standby[i] = join(&stage, KEY_A, port);
+		expect_second(standby[i], client[i]);
+		expect(standby[i], &i, sizeof(i));
+	}
+	for (int i = 0; i < 20; i++) {
+		expect_open(standby[i], client[i]);
 		close(standby[i]);
 		expect_end(client[i]);
 	}
@@ -161,145 +53,115 @@ START_TEST(old_connections_do_not_keep_a_port)
 }
 END_TEST
 
-/* Is port 80 one that this user may not bind? Not the superuser in a network
- * of its own, once it is another. */
-static bool become_nobody(void)
+/* With the queue full, the kernel holds the rest. */
+START_TEST(clients_beyond_the_queue)
 {
-	const struct ip_port addr = {.family = AF_INET, .port = 80};
-	union sockaddr_any any;
-	socklen_t len = ip_port_to_sockaddr(&addr, &any);
-	bool denied;
-	int fd;
-
-	if (getuid() == 0 &&
-		(unshare(CLONE_NEWNET) == -1 || chmod(stage.dir, 0777) == -1 ||
-			seteuid(65534) == -1))
-		return false;
-	fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	ck_assert_int_ge(fd, 0);
-	denied = bind(fd, &any.sa, len) == -1 && errno == EACCES;
-	close(fd);
-	return denied;
-}
-
-START_TEST(privileged_port)
-{
-	uint16_t port = 80;
-	int fd;
-
-	if (become_nobody()) {
-		bind_stage_start(&stage);
-		refused("hold-46-" KEY_A, 80, SOCKS5_NOT_ALLOWED);
-		fd = stage_dial(&stage);
-		ck_assert_int_eq(plain(fd, &port), SOCKS5_NOT_ALLOWED);
-		expect_end(fd);
-		port = 8080;
-		close(hold(&stage, "46-" KEY_A, &port));
-	} else {
-		bind_stage_start(&stage);
-	}
-	ck_assert_int_eq(seteuid(getuid()), 0);
-}
-END_TEST
-
-/* ---- bytes where none belong ---- */
-
-START_TEST(bad_requests)
-{
-	static const struct {
-		const char *name;
-		int reply;
-	} rows[] = {
-		{"hold-5-" KEY_A, SOCKS5_GENERAL_FAILURE},
-		{"hold-" KEY_A, SOCKS5_GENERAL_FAILURE},
-		{"hold-46-0", SOCKS5_GENERAL_FAILURE},
-		{"hold-46-" KEY_A "0", SOCKS5_GENERAL_FAILURE},
-		{"join-", SOCKS5_GENERAL_FAILURE},
-		{"join-46-" KEY_A, SOCKS5_GENERAL_FAILURE},
-		{"join-0011223344556677889"
-		 "9AABBCCDDEEFF",
-			SOCKS5_GENERAL_FAILURE},
-		{"keep-46-" KEY_A, SOCKS5_HOST_UNREACHABLE},
-	};
-	static const struct {
-		const char *request;
-		size_t len;
-	} addresses[] = {
-		{"\5\2\0\1\x7f\0\0\1\x1f\x90", 10},
-		{"\5\2\0\1\xc0\0\2\1\x1f\x90", 10},
-		{"\5\2\0\3\1a\x1f\x90", 8},
-		{"\5\2\0\4\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\1\x1f\x90", 22},
-	};
-	int fd;
-
-	bind_stage_start(&stage);
-	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
-		refused(rows[i].name, 0, rows[i].reply);
-	for (size_t i = 0; i < 4; i++) {
-		fd = stage_dial(&stage);
-		ck_assert_int_eq(ask_bytes(fd, addresses[i].request,
-					 addresses[i].len, NULL),
-			SOCKS5_HOST_UNREACHABLE);
-		expect_end(fd);
-	}
-	/* v4-mapped "any" is "any". */
-	fd = stage_dial(&stage);
-	ck_assert_int_eq(
-		ask_bytes(fd,
-			"\5\2\0\4\0\0\0\0\0\0\0\0\0\0\xff\xff\0\0\0\0\0\0", 22,
-			NULL),
-		SOCKS5_SUCCEEDED);
-	close(fd);
-}
-END_TEST
-
-START_TEST(bytes_behind_the_request)
-{
-	int fd;
-
-	bind_stage_start(&stage);
-	fd = stage_dial(&stage);
-	put(fd, "\5\1\0\5\2\0\1\0\0\0\0\0\0x", 14);
-	expect_end(fd);
-}
-END_TEST
-
-START_TEST(bytes_on_a_hold)
-{
+	int holder, standby, client[8];
 	uint16_t port = 0;
-	int holder, standby;
 
+	stage.policy.queue = 2;
 	bind_stage_start(&stage);
 	holder = hold(&stage, "46-" KEY_A, &port);
 	standby = join(&stage, KEY_A, port);
-	put(holder, "\5", 1);
-	expect_end(holder);
-	expect_end(standby);
-	ck_assert_int_eq(reach(AF_INET, port), -1);
-	holder = hold(&stage, "46-" KEY_B, &port);
+	close(standby);
+	for (int i = 0; i < 8; i++)
+		client[i] = reached(AF_INET, port);
+	for (int i = 0; i < 8; i++) {
+		standby = join(&stage, KEY_A, port);
+		expect_second(standby, client[i]);
+		expect_open(standby, client[i]);
+		close(client[i]);
+		expect_end(standby);
+	}
 	close(holder);
 }
 END_TEST
 
-/* A malformed second request, of any length. */
-START_TEST(bytes_on_a_standby)
+#define BURST 500
+
+static int client_port(int client)
 {
+	union sockaddr_any any = {.in = {0}};
+	socklen_t len = sizeof(any);
+
+	ck_assert_int_eq(getsockname(client, &any.sa, &len), 0);
+	return ntohs(any.in.sin_port);
+}
+
+/* All at once, with next to no standby connections: each is served once. */
+START_TEST(burst)
+{
+	static int client[BURST], by_port[65536];
+	int holder, standby;
+	uint8_t second[22];
 	uint16_t port = 0;
-	int holder, standby[3], client;
 
 	bind_stage_start(&stage);
 	holder = hold(&stage, "46-" KEY_A, &port);
-	for (int i = 0; i < 3; i++)
-		standby[i] = join(&stage, KEY_A, port);
-	put(standby[0], "\5", 1);
-	expect_end(standby[0]);
-	put(standby[1], "\5\2\0\1\0\0\0\0\0\0", 10);
-	expect_end(standby[1]);
-	client = reached(AF_INET, port);
-	expect_second(standby[2], client);
-	close(client);
-	expect_end(standby[2]);
-	expect_silence(holder);
+	standby = join(&stage, KEY_A, port);
+	for (int i = 0; i < BURST; i++) {
+		client[i] = reached(AF_INET, port);
+		by_port[client_port(client[i])] = client[i];
+	}
+	for (int i = 0; i < BURST; i++) {
+		int *whose;
+
+		ck_assert_int_eq(recv(standby, second, 22, MSG_WAITALL), 22);
+		whose = &by_port[second[20] << 8 | second[21]];
+		ck_assert_int_ne(*whose, 0);
+		expect_open(standby, *whose);
+		*whose = 0;
+		close(standby);
+		standby = join(&stage, KEY_A, port);
+	}
+	for (int i = 0; i < BURST; i++)
+		expect_end(client[i]);
+	close(standby);
+	close(holder);
+}
+END_TEST
+
+/* Whole streams, both ways, whichever thread moves them. */
+START_TEST(streams)
+{
+	static uint8_t sent[300000], got[300000];
+	uint16_t port = 0;
+	int holder, standby, client;
+
+	bind_stage_start(&stage);
+	holder = hold(&stage, "46-" KEY_A, &port);
+	net_pattern(sent, sizeof(sent), 1);
+	for (int i = 0; i < 2 * STAGE_WORKERS; i++) {
+		standby = join(&stage, KEY_A, port);
+		client = reached(AF_INET, port);
+		expect_second(standby, client);
+		for (int back = 0; back < 2; back++) {
+			int from = back ? standby : client;
+			int to = back ? client : standby;
+			size_t off = 0, in = 0;
+
+			while (in < sizeof(got)) {
+				size_t n = sizeof(sent) - off;
+				ssize_t m;
+
+				if (n > 20000)
+					n = 20000;
+				if (n > 0)
+					put(from, sent + off, n);
+				else
+					shutdown(from, SHUT_WR);
+				off += n;
+				m = recv(to, got + in, sizeof(got) - in, 0);
+				ck_assert_int_gt(m, 0);
+				in += (size_t)m;
+			}
+			shutdown(from, SHUT_WR);
+			ck_assert_int_eq(recv(to, got, 1, 0), 0);
+			ck_assert_mem_eq(got, sent, sizeof(sent));
+		}
+		close(client);
+		close(standby);
+	}
 	close(holder);
 }
 END_TEST
@@ -532,7 +394,7 @@ START_TEST(no_fd_for_a_port)
 	fd_budget_init(&stage.budget, 5, 0);
 	bind_stage_start(&stage);
 	holder = hold(&stage, "4-" KEY_A, &port);
-	refused("hold-46-" KEY_B, 0, SOCKS5_GENERAL_FAILURE);
+	refused(&stage, "hold-46-" KEY_B, 0, SOCKS5_GENERAL_FAILURE);
 	close(holder);
 }
 END_TEST
@@ -636,41 +498,34 @@ START_TEST(drain)
 }
 END_TEST
 
-static void add(Suite *suite, const char *name, const TTest *const *tests)
-{
-	TCase *tcase = tcase_create(name);
-
-	tcase_add_checked_fixture(tcase, setup, teardown);
-	tcase_set_timeout(tcase, 60);
-	for (; *tests; tests++)
-		tcase_add_test(tcase, *tests);
-	suite_add_tcase(suite, tcase);
-}
-
 int main(void)
 {
-	const TTest *const taken[] = {taken_by_another_program,
-		taken_by_another_key, taken_before_listening,
-		dead_holder_gives_way, old_connections_do_not_keep_a_port,
-		privileged_port, NULL};
-	const TTest *const bytes[] = {bad_requests, bytes_behind_the_request,
-		bytes_on_a_hold, bytes_on_a_standby, NULL};
-	const TTest *const dying[] = {hold_ends_with_everything,
-		plain_ends_with_its_owner, standby_dies_while_paired,
-		last_standby_dies_while_paired, client_leaves_before_pairing,
-		queue_forgets_those_who_left, client_half_closes_while_waiting,
-		NULL};
-	const TTest *const limits[] = {waiting_clients_leave_fds,
-		standbys_use_up_the_fds, no_fd_for_a_port, out_of_fds,
-		many_cycles, drain, NULL};
-	Suite *suite = suite_create("proxy_bind_failures");
+	Suite *suite = suite_create("proxy_pairing");
+	TCase *tcase = tcase_create("proxy_pairing");
 	SRunner *runner = srunner_create(suite);
 	int failed;
 
-	add(suite, "taken", taken);
-	add(suite, "bytes", bytes);
-	add(suite, "dying", dying);
-	add(suite, "limits", limits);
+	net_isolate(); /* from the ports of others; no harm without */
+	tcase_add_checked_fixture(tcase, setup, teardown);
+	tcase_set_timeout(tcase, 3 * WAIT_SECONDS);
+	tcase_add_test(tcase, clients_wait_their_turn);
+	tcase_add_test(tcase, clients_beyond_the_queue);
+	tcase_add_test(tcase, burst);
+	tcase_add_test(tcase, streams);
+	tcase_add_test(tcase, hold_ends_with_everything);
+	tcase_add_test(tcase, plain_ends_with_its_owner);
+	tcase_add_test(tcase, standby_dies_while_paired);
+	tcase_add_test(tcase, last_standby_dies_while_paired);
+	tcase_add_test(tcase, client_leaves_before_pairing);
+	tcase_add_test(tcase, queue_forgets_those_who_left);
+	tcase_add_test(tcase, client_half_closes_while_waiting);
+	tcase_add_test(tcase, waiting_clients_leave_fds);
+	tcase_add_test(tcase, standbys_use_up_the_fds);
+	tcase_add_test(tcase, no_fd_for_a_port);
+	tcase_add_test(tcase, out_of_fds);
+	tcase_add_test(tcase, many_cycles);
+	tcase_add_test(tcase, drain);
+	suite_add_tcase(suite, tcase);
 	srunner_run_all(runner, CK_ENV);
 	failed = srunner_ntests_failed(runner);
 	srunner_free(runner);
