@@ -19,9 +19,16 @@
  * Theory of operation
  *
  * All workers wait on the same listening sockets and whoever comes first
- * accepts. A connection stays with the worker that accepted it, so that
+ * accepts. A connection stays with the worker that begins to serve it, so that
  * nothing else is shared between threads than the fd budget, the services and
  * the log: each worker has its own loop, resolver, relay buffers and clients.
+ *
+ * Who accepts is not who has the time. The thread that runs already is always
+ * first, and would end up with nearly all connections of a burst. So each
+ * worker makes known how many it has, and one that accepts compares itself
+ * with one other, each in turn: if that has clearly fewer, the connection is
+ * posted to it before anything is read from it. Numbers that are a little old
+ * do no harm.
  *
  * But exported ports (see exports.h) all live with worker 0. A client of
  * another worker that asks for one is posted there, and what comes of it, a
@@ -47,6 +54,11 @@
 
 #define RETRY_EVERY 0.1 /* seconds */
 
+/* A worker has clearly fewer connections than another if it has this many
+ * fewer, and one part of its own besides. */
+#define LOAD_SLACK 2
+#define LOAD_PART  8
+
 struct worker {
 	uint32_t magic;
 	struct worker_config *config;
@@ -61,6 +73,8 @@ struct worker {
 	struct exports *exports;  /* worker 0, if ports are exported */
 	unsigned int next_relay;  /* worker 0: whose turn it is */
 	struct acceptors acceptors;
+	atomic_size_t load;     /* connections; written by its thread, a hint */
+	unsigned int next_peer; /* whom to compare it with */
 	ev_async wake;
 	_Atomic(struct service_set *) set;
 	_Atomic(struct service_set *) next;
@@ -94,24 +108,18 @@ enum worker_state worker_state(const struct worker *w)
 	return atomic_load(&w->state);
 }
 
-/* ---- accepting ---- */
-
-/* Begin to serve a connection. Return: 0, or -1 without memory. */
-static int serve(void *arg, struct service *s, int fd)
-{
-	struct worker *w = arg;
-
-	assert(w->magic == WORKER_MAGIC);
-	if (s->config.mode->learn == LEARN_SOCKS5)
-		return client_new(&w->clients, s, fd);
-	return forward_new(&w->clients, s, fd);
-}
-
 static size_t nr_connections(void *arg)
 {
 	const struct worker *w = arg;
 
 	return w->clients.nr + w->relays.nr;
+}
+
+/* Make known how many connections there are. */
+static void publish_load(struct worker *w)
+{
+	atomic_store_explicit(
+		&w->load, nr_connections(w), memory_order_relaxed);
 }
 
 /* ---- the end ---- */
@@ -135,6 +143,7 @@ static void on_connection_end(void *arg)
 
 	assert(w->magic == WORKER_MAGIC);
 	fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
+	publish_load(w);
 	acceptors_resume(&w->acceptors);
 	if (w->exports)
 		exports_resume(w->exports);
@@ -223,6 +232,13 @@ struct client_mail {
 	struct client_move move;
 };
 
+struct accept_mail {
+	struct mail mail;
+	struct worker_config *config;
+	struct service *service;
+	int fd;
+};
+
 struct relay_mail {
 	struct mail mail;
 	struct worker_config *config;
@@ -269,7 +285,74 @@ static int on_move(void *arg, const struct client_move *move)
 
 static void on_moved(void *arg)
 {
+	publish_load(arg);
 	finish_if_idle(arg);
+}
+
+/* Begin to serve a connection. Return: 0, or -1 without memory. */
+static int serve(struct worker *w, struct service *s, int fd)
+{
+	int rc = s->config.mode->learn == LEARN_SOCKS5
+			 ? client_new(&w->clients, s, fd)
+			 : forward_new(&w->clients, s, fd);
+
+	publish_load(w);
+	return rc;
+}
+
+/* To a worker that has less to do: a connection that was just accepted. */
+static void deliver_accepted(struct mail *mail, void *receiver)
+{
+	struct accept_mail *m = list_of(mail, struct accept_mail, mail);
+	struct worker *w = receiver;
+
+	if (!w || atomic_load(&w->killing) ||
+		serve(w, m->service, m->fd) == -1) {
+		drop(m->config, &m->fd);
+		service_leave(m->service);
+	}
+	free(m);
+}
+
+/* Has @other clearly fewer connections than @w? */
+static bool is_lighter(struct worker *other, struct worker *w)
+{
+	size_t here = nr_connections(w);
+	size_t there = atomic_load_explicit(&other->load, memory_order_relaxed);
+
+	return here > there + there / LOAD_PART + LOAD_SLACK;
+}
+
+/* Return: false if there is nobody who has less to do. */
+static bool pass_on(struct worker *w, struct service *s, int fd)
+{
+	unsigned int nr = w->config->nr_workers;
+	struct worker *to = w->config->worker[w->next_peer++ % nr];
+	struct accept_mail *m;
+
+	if (to == w || !is_lighter(to, w))
+		return false;
+	m = malloc(sizeof(*m));
+	if (!m)
+		return false;
+	m->mail.deliver = deliver_accepted;
+	m->config = w->config;
+	m->service = s;
+	m->fd = fd;
+	/* Until it says so itself, so that it is not given too many. */
+	atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
+	if (mailbox_post(&to->mailbox, &m->mail))
+		return true;
+	free(m);
+	return false;
+}
+
+static int on_accepted(void *arg, struct service *s, int fd)
+{
+	struct worker *w = arg;
+
+	assert(w->magic == WORKER_MAGIC);
+	return pass_on(w, s, fd) ? 0 : serve(w, s, fd);
 }
 
 static void start_relay(struct worker *w, const struct export_pair *pair)
@@ -287,6 +370,7 @@ static void start_relay(struct worker *w, const struct export_pair *pair)
 	}
 	relay_feed(relay, 1, pair->first, pair->first_len);
 	relay_run(relay);
+	publish_load(w);
 }
 
 static void deliver_relay(struct mail *mail, void *receiver)
@@ -338,7 +422,7 @@ static void init_acceptors(struct worker *w)
 	w->acceptors.loop = w->loop;
 	w->acceptors.budget = w->config->budget;
 	w->acceptors.short_of_fds = &w->config->short_of_fds;
-	w->acceptors.serve = serve;
+	w->acceptors.serve = on_accepted;
 	w->acceptors.nr_connections = nr_connections;
 	w->acceptors.arg = w;
 	acceptors_init(&w->acceptors);
