@@ -442,9 +442,12 @@ static void pass_fin(struct relay *r, int side)
 	if (!(r->events & FIN_RCVD(side)) || r->side[side].held_len > 0 ||
 		(r->events & (FIN_SENT(!side) | SINK_GONE(!side))))
 		return;
-	/* A peer that has left altogether cannot be told. Where it had ended
+	/* Where this is the last there is to say, close() says it as well: it
+	 * follows at once, and nothing is left unread that it might reset.
+	 * A peer that has left altogether cannot be told. Where it had ended
 	 * its own stream before, that is no failure: both have ended. */
-	if (shutdown(r->side[!side].fd, SHUT_WR) == -1 &&
+	if (!(r->events & FIN_SENT(side)) &&
+		shutdown(r->side[!side].fd, SHUT_WR) == -1 &&
 		!(r->events & FIN_RCVD(!side))) {
 		sink_gone(r, !side, errno);
 		return;

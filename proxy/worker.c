@@ -3,7 +3,7 @@
 
 #include "common/fd.h"
 #include "common/log.h"
-#include "proxy/accept.h"
+#include "proxy/acceptors.h"
 #include "proxy/client.h"
 #include "proxy/forward.h"
 #include "proxy/mailbox.h"
@@ -19,30 +19,22 @@
  * Theory of operation
  *
  * All workers wait on the same listening sockets and whoever comes first
- * accepts. A connection stays with the worker that accepted it, so that
+ * accepts. A connection stays with the worker that begins to serve it, so that
  * nothing else is shared between threads than the fd budget, the services and
  * the log: each worker has its own loop, resolver, relay buffers and clients.
+ *
+ * Who accepts is not who has the time. The thread that runs already is always
+ * first, and would end up with nearly all connections of a burst. So each
+ * worker makes known how many it has, and one that accepts compares itself
+ * with one other, each in turn: if that has clearly fewer, the connection is
+ * posted to it before anything is read from it. Numbers that are a little old
+ * do no harm.
  *
  * But exported ports (see exports.h) all live with worker 0. A client of
  * another worker that asks for one is posted there, and what comes of it, a
  * client of the port and its way to the server, is posted to the workers in
  * turn, so that their bytes keep all of them busy. A connection that is posted
  * keeps its place in the fd budget.
- *
- * Accepting goes on until there is nothing left, but for ACCEPT_BATCH at a
- * time, so that those already connected get their turn. A vsock connection
- * that does not fit into the listen queue is reset on the spot, so the queue
- * is emptied with priority over elegance.
- *
- * Running out of fds (or of kernel memory for them) must not spin on a socket
- * that stays readable. The worker stops waiting on the listeners for
- * ACCEPT_PAUSE, or until one of its own connections ends. That is logged once,
- * by the first worker that meets it, and once more when a worker has emptied
- * the queue again.
- *
- * A service that has as many connections as it may have is not waited for
- * either, until one of them ends. That may happen in another worker: so this
- * one looks again every ACCEPT_PAUSE.
  *
  * Another set. The main thread leaves it in @next and wakes the loop. The
  * worker lets go of the listeners of the old set, waits on those of the new
@@ -60,14 +52,12 @@
 
 #define WORKER_MAGIC 0x574f524bu /* "WORK" */
 
-#define ACCEPT_BATCH 64
-#define ACCEPT_PAUSE 0.1 /* seconds */
+#define RETRY_EVERY 0.1 /* seconds */
 
-struct acceptor {
-	ev_io io; /* data: the worker */
-	struct service *service;
-	bool full; /* not waited for: the service has all it may have */
-};
+/* A worker has clearly fewer connections than another if it has this many
+ * fewer, and one part of its own besides. */
+#define LOAD_SLACK 2
+#define LOAD_PART  8
 
 struct worker {
 	uint32_t magic;
@@ -82,10 +72,9 @@ struct worker {
 	struct watch_set watches; /* if ports are exported */
 	struct exports *exports;  /* worker 0, if ports are exported */
 	unsigned int next_relay;  /* worker 0: whose turn it is */
-	struct acceptor *acceptors;
-	size_t nr_acceptors;
-	ev_timer pause; /* active: not accepting for want of fds */
-	ev_timer full;  /* active: some acceptor is full */
+	struct acceptors acceptors;
+	atomic_size_t load;     /* connections; written by its thread, a hint */
+	unsigned int next_peer; /* whom to compare it with */
 	ev_async wake;
 	_Atomic(struct service_set *) set;
 	_Atomic(struct service_set *) next;
@@ -119,199 +108,18 @@ enum worker_state worker_state(const struct worker *w)
 	return atomic_load(&w->state);
 }
 
-/* ---- accepting ---- */
-
-static void accept_start(struct worker *w)
+static size_t nr_connections(void *arg)
 {
-	for (size_t i = 0; i < w->nr_acceptors; i++)
-		if (!w->acceptors[i].full)
-			ev_io_start(w->loop, &w->acceptors[i].io);
+	const struct worker *w = arg;
+
+	return w->clients.nr + w->relays.nr;
 }
 
-static void accept_stop(struct worker *w)
+/* Make known how many connections there are. */
+static void publish_load(struct worker *w)
 {
-	for (size_t i = 0; i < w->nr_acceptors; i++)
-		ev_io_stop(w->loop, &w->acceptors[i].io);
-}
-
-/* May connections be accepted, as far as this worker is concerned? */
-static bool accepting(const struct worker *w)
-{
-	return worker_state(w) == WORKER_ACCEPTING && !ev_is_active(&w->pause);
-}
-
-/* For some time now: between two workers it may be over in an instant. */
-static void say_full(const struct service *s)
-{
-	if (!atomic_exchange(&s->entrance->full, true))
-		log_warn_ratelimit("accept on %s: %ld connections, the limit; "
-				   "others wait",
-			s->entrance->listener.text, s->config.max_connections);
-}
-
-/* The service has as many connections as it may have. */
-static void acceptor_full(struct worker *w, struct acceptor *a)
-{
-	a->full = true;
-	ev_io_stop(w->loop, &a->io);
-	ev_timer_again(w->loop, &w->full);
-}
-
-/* Services that were full may have room again. */
-static void acceptors_refresh(struct worker *w)
-{
-	bool any = false;
-
-	if (!ev_is_active(&w->full))
-		return;
-	for (size_t i = 0; i < w->nr_acceptors; i++) {
-		struct acceptor *a = &w->acceptors[i];
-
-		a->full = a->full && service_is_full(a->service);
-		any |= a->full;
-		if (a->full)
-			say_full(a->service);
-		if (!a->full && accepting(w))
-			ev_io_start(w->loop, &a->io);
-	}
-	if (!any)
-		ev_timer_stop(w->loop, &w->full);
-}
-
-static void on_full(struct ev_loop *loop, ev_timer *timer, int revents)
-{
-	struct worker *w = timer->data;
-
-	assert(w->magic == WORKER_MAGIC);
-	acceptors_refresh(w);
-}
-
-/* There is no fd for another connection, or no memory: wait a little. */
-static void accept_pause(struct worker *w, const struct listener *l, int err)
-{
-	if (!atomic_exchange(&w->config->short_of_fds, true))
-		log_warn_ratelimit("accept on %s: %s; waiting for connections "
-				   "to end (%zu here, limit is %ld fds)",
-			l->text, log_strerror(err),
-			w->clients.nr + w->relays.nr, w->config->budget->limit);
-	accept_stop(w);
-	ev_timer_again(w->loop, &w->pause);
-}
-
-/* There may be fds again. Accepting is tried whether or not anybody waits, to
- * find out that nobody does any more. */
-static void accept_resume(struct worker *w)
-{
-	if (!ev_is_active(&w->pause))
-		return;
-	ev_timer_stop(w->loop, &w->pause);
-	if (worker_state(w) != WORKER_ACCEPTING)
-		return;
-	accept_start(w);
-	for (size_t i = 0; i < w->nr_acceptors; i++)
-		if (!w->acceptors[i].full)
-			ev_feed_event(w->loop, &w->acceptors[i].io, EV_READ);
-}
-
-/* Nobody waits in the listen queue. */
-static void accept_caught_up(struct worker *w, struct entrance *e)
-{
-	const struct listener *l = &e->listener;
-
-	if (atomic_load(&e->full))
-		atomic_store(&e->full, false);
-	if (atomic_load(&w->config->short_of_fds) &&
-		atomic_exchange(&w->config->short_of_fds, false))
-		log_warn_ratelimit("accept on %s: going on", l->text);
-}
-
-/* accept() failed. Return: whether to try again at once. */
-static bool accept_failed(struct worker *w, struct entrance *e, int err)
-{
-	const struct listener *l = &e->listener;
-
-	switch (accept_verdict(err)) {
-	case ACCEPT_EMPTY: accept_caught_up(w, e); return false;
-	case ACCEPT_SHORT: accept_pause(w, l, err); return false;
-	case ACCEPT_BROKEN:
-		log_error_ratelimit(
-			"accept on %s: %s", l->text, log_strerror(err));
-		accept_stop(w);
-		ev_timer_again(w->loop, &w->pause);
-		return false;
-	case ACCEPT_NEXT:
-		log_debug("accept on %s: %s", l->text, log_strerror(err));
-		return true;
-	}
-	return false;
-}
-
-/* Begin to serve a connection. Return: 0, or -1 without memory. */
-static int serve(struct worker *w, struct service *s, int fd)
-{
-	if (s->config.mode->learn == LEARN_SOCKS5)
-		return client_new(&w->clients, s, fd);
-	return forward_new(&w->clients, s, fd);
-}
-
-/*
- * Accept one connection.
- * @first: of this event, so that somebody waits for it
- * Return: whether to go on.
- */
-static bool accept_one(struct worker *w, struct acceptor *a, bool first)
-{
-	struct service *s = a->service;
-	struct entrance *e = s->entrance;
-	bool go_on = false;
-	int fd, err;
-
-	if (!service_enter(s)) {
-		if (first)
-			acceptor_full(w, a);
-		return false;
-	}
-	if (!fd_budget_take(w->config->budget, FDS_PER_CONNECTION)) {
-		/* While it was said that fds are short, somebody has to find
-		 * out when they no longer are. */
-		if (first || atomic_load(&w->config->short_of_fds))
-			accept_pause(w, &e->listener, EMFILE);
-		goto leave;
-	}
-	fd = accept4(e->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-	if (fd == -1) {
-		err = errno;
-		go_on = accept_failed(w, e, err);
-		goto give;
-	}
-	if (serve(w, s, fd) == 0)
-		return true;
-	closefd(&fd);
-	accept_pause(w, &e->listener, ENOMEM);
-give:
-	fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
-leave:
-	service_leave(s);
-	return go_on;
-}
-
-static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
-{
-	struct worker *w = io->data;
-	struct acceptor *a = list_of(io, struct acceptor, io);
-
-	assert(w->magic == WORKER_MAGIC);
-	for (int i = 0; i < ACCEPT_BATCH; i++)
-		if (!accept_one(w, a, i == 0))
-			break;
-}
-
-static void on_pause(struct ev_loop *loop, ev_timer *timer, int revents)
-{
-	struct worker *w = timer->data;
-
-	assert(w->magic == WORKER_MAGIC);
-	accept_resume(w);
+	atomic_store_explicit(
+		&w->load, nr_connections(w), memory_order_relaxed);
 }
 
 /* ---- the end ---- */
@@ -335,34 +143,11 @@ static void on_connection_end(void *arg)
 
 	assert(w->magic == WORKER_MAGIC);
 	fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
-	accept_resume(w);
-	acceptors_refresh(w);
+	publish_load(w);
+	acceptors_resume(&w->acceptors);
 	if (w->exports)
 		exports_resume(w->exports);
 	finish_if_idle(w);
-}
-
-/* Have an acceptor for each service of @set. Return: 0, or -1 and errno. */
-static int init_acceptors(struct worker *w, struct service_set *set)
-{
-	struct acceptor *acceptors = calloc(set->nr, sizeof(*acceptors));
-
-	if (!acceptors)
-		return -1;
-	accept_stop(w);
-	free(w->acceptors);
-	w->acceptors = acceptors;
-	w->nr_acceptors = set->nr;
-	for (size_t i = 0; i < set->nr; i++) {
-		struct acceptor *a = &acceptors[i];
-
-		a->service = set->service[i];
-		ev_io_init(&a->io, on_accept, a->service->entrance->listener.fd,
-			EV_READ);
-		a->io.data = w;
-	}
-	atomic_store(&w->set, set);
-	return 0;
 }
 
 /* Serve the set that the main thread has left for us, if there is one. */
@@ -373,7 +158,7 @@ static void change_set(struct worker *w)
 	if (!next || next == atomic_load(&w->set) ||
 		worker_state(w) != WORKER_ACCEPTING)
 		return;
-	if (init_acceptors(w, next) == -1) {
+	if (acceptors_use(&w->acceptors, next) == -1) {
 		/* The main thread waits for us, and nothing else is lost. */
 		log_error_ratelimit("worker %u: new configuration: %s",
 			w->index, log_strerror(errno));
@@ -381,8 +166,7 @@ static void change_set(struct worker *w)
 		return;
 	}
 	ev_timer_stop(w->loop, &w->retry);
-	if (accepting(w))
-		accept_start(w);
+	atomic_store(&w->set, next);
 	announce(w);
 }
 
@@ -412,9 +196,7 @@ static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
 	assert(w->magic == WORKER_MAGIC);
 	change_set(w);
 	if (atomic_load(&w->draining) && worker_state(w) == WORKER_ACCEPTING) {
-		accept_stop(w);
-		ev_timer_stop(loop, &w->pause);
-		ev_timer_stop(loop, &w->full);
+		acceptors_stop(&w->acceptors);
 		ev_timer_stop(loop, &w->retry);
 		atomic_store(&w->set, NULL);
 		if (w->exports)
@@ -448,6 +230,13 @@ struct client_mail {
 	struct mail mail;
 	struct worker_config *config;
 	struct client_move move;
+};
+
+struct accept_mail {
+	struct mail mail;
+	struct worker_config *config;
+	struct service *service;
+	int fd;
 };
 
 struct relay_mail {
@@ -496,7 +285,74 @@ static int on_move(void *arg, const struct client_move *move)
 
 static void on_moved(void *arg)
 {
+	publish_load(arg);
 	finish_if_idle(arg);
+}
+
+/* Begin to serve a connection. Return: 0, or -1 without memory. */
+static int serve(struct worker *w, struct service *s, int fd)
+{
+	int rc = s->config.mode->learn == LEARN_SOCKS5
+			 ? client_new(&w->clients, s, fd)
+			 : forward_new(&w->clients, s, fd);
+
+	publish_load(w);
+	return rc;
+}
+
+/* To a worker that has less to do: a connection that was just accepted. */
+static void deliver_accepted(struct mail *mail, void *receiver)
+{
+	struct accept_mail *m = list_of(mail, struct accept_mail, mail);
+	struct worker *w = receiver;
+
+	if (!w || atomic_load(&w->killing) ||
+		serve(w, m->service, m->fd) == -1) {
+		drop(m->config, &m->fd);
+		service_leave(m->service);
+	}
+	free(m);
+}
+
+/* Has @other clearly fewer connections than @w? */
+static bool is_lighter(struct worker *other, struct worker *w)
+{
+	size_t here = nr_connections(w);
+	size_t there = atomic_load_explicit(&other->load, memory_order_relaxed);
+
+	return here > there + there / LOAD_PART + LOAD_SLACK;
+}
+
+/* Return: false if there is nobody who has less to do. */
+static bool pass_on(struct worker *w, struct service *s, int fd)
+{
+	unsigned int nr = w->config->nr_workers;
+	struct worker *to = w->config->worker[w->next_peer++ % nr];
+	struct accept_mail *m;
+
+	if (to == w || !is_lighter(to, w))
+		return false;
+	m = malloc(sizeof(*m));
+	if (!m)
+		return false;
+	m->mail.deliver = deliver_accepted;
+	m->config = w->config;
+	m->service = s;
+	m->fd = fd;
+	/* Until it says so itself, so that it is not given too many. */
+	atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
+	if (mailbox_post(&to->mailbox, &m->mail))
+		return true;
+	free(m);
+	return false;
+}
+
+static int on_accepted(void *arg, struct service *s, int fd)
+{
+	struct worker *w = arg;
+
+	assert(w->magic == WORKER_MAGIC);
+	return pass_on(w, s, fd) ? 0 : serve(w, s, fd);
 }
 
 static void start_relay(struct worker *w, const struct export_pair *pair)
@@ -514,6 +370,7 @@ static void start_relay(struct worker *w, const struct export_pair *pair)
 	}
 	relay_feed(relay, 1, pair->first, pair->first_len);
 	relay_run(relay);
+	publish_load(w);
 }
 
 static void deliver_relay(struct mail *mail, void *receiver)
@@ -559,6 +416,17 @@ static void on_mail_done(void *receiver)
 }
 
 /* ---- life ---- */
+
+static void init_acceptors(struct worker *w)
+{
+	w->acceptors.loop = w->loop;
+	w->acceptors.budget = w->config->budget;
+	w->acceptors.short_of_fds = &w->config->short_of_fds;
+	w->acceptors.serve = on_accepted;
+	w->acceptors.nr_connections = nr_connections;
+	w->acceptors.arg = w;
+	acceptors_init(&w->acceptors);
+}
 
 static void init_clients(struct worker *w)
 {
@@ -608,11 +476,8 @@ struct worker *worker_new(struct worker_config *config, unsigned int index)
 	if (!w->loop)
 		goto fail;
 	reaper_init(&w->reaper, w->loop);
-	ev_timer_init(&w->pause, on_pause, 0, ACCEPT_PAUSE);
-	w->pause.data = w;
-	ev_timer_init(&w->full, on_full, 0, ACCEPT_PAUSE);
-	w->full.data = w;
-	ev_timer_init(&w->retry, on_retry, 0, ACCEPT_PAUSE);
+	init_acceptors(w);
+	ev_timer_init(&w->retry, on_retry, 0, RETRY_EVERY);
 	w->retry.data = w;
 	ev_async_init(&w->wake, on_wake);
 	w->wake.data = w;
@@ -625,8 +490,10 @@ struct worker *worker_new(struct worker_config *config, unsigned int index)
 		goto fail;
 	init_clients(w);
 	w->clients.resolver = resolver_new(w->loop, config->resolv_conf);
-	if (!w->clients.resolver || init_acceptors(w, config->set) == -1)
+	if (!w->clients.resolver ||
+		acceptors_use(&w->acceptors, config->set) == -1)
 		goto fail;
+	atomic_store(&w->set, config->set);
 	config->worker[index] = w;
 	return w;
 fail:
@@ -641,7 +508,7 @@ static void *worker_main(void *arg)
 	struct worker *w = arg;
 
 	assert(w->magic == WORKER_MAGIC);
-	accept_start(w);
+	acceptors_start(&w->acceptors);
 	ev_run(w->loop, 0);
 	return NULL;
 }
@@ -683,7 +550,7 @@ void worker_free(struct worker *w)
 		reaper_stop(&w->reaper);
 		relay_group_free(&w->relays);
 	}
-	free(w->acceptors);
+	acceptors_free(&w->acceptors);
 	if (w->loop)
 		ev_loop_destroy(w->loop);
 	w->magic = 0;
