@@ -39,7 +39,11 @@ class Run(Daemon):
     def connect(self, name):
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(TIMEOUT)
-        sock.connect(self.directory + "/" + name)
+        try:
+            sock.connect(self.directory + "/" + name)
+        except OSError:
+            sock.close()
+            raise
         return sock
 
 
