@@ -169,9 +169,10 @@ static void refuse(struct forward *f, const char *what, const char *why)
 
 static const char *put_text(char **at, const char *text)
 {
-	char *start = *at;
+	size_t size = strlen(text) + 1;
+	char *start = memcpy(*at, text, size);
 
-	*at += strlen(strcpy(start, text)) + 1;
+	*at += size;
 	return start;
 }
 

@@ -174,7 +174,7 @@ static const char *set_resolv_conf(void *target, const char *value)
 
 	if (value[0] != '/' || strlen(value) >= sizeof(o->resolv_conf))
 		return "expected an absolute path";
-	strcpy(o->resolv_conf, value);
+	memcpy(o->resolv_conf, value, strlen(value) + 1);
 	return NULL;
 }
 
