@@ -101,7 +101,7 @@ struct service_set *service_set_open(
 	struct service_config *config, size_t nr, const struct service_set *old)
 {
 	struct service_set *set =
-		calloc(1, sizeof(*set) + nr * sizeof(set->service[0]));
+		calloc(1, sizeof(*set) + nr * sizeof(struct service *));
 
 	assert(nr > 0 && nr <= SET_MAX);
 	if (!set) {

@@ -84,7 +84,7 @@ START_TEST(test_flags)
 		fd = listener_at("0.0.0.0", 80,
 			_i & 4 ? SOCK_NONBLOCK | SOCK_CLOEXEC : 0, &control);
 	int client = vendor_client(control, FAR4, FAR4_OTHER);
-	union sockaddr_any peer;
+	union sockaddr_any peer = {0};
 	socklen_t len = sizeof(peer);
 	int conn;
 
@@ -130,7 +130,7 @@ START_TEST(test_families)
 	};
 	int control, fd = listener_at(cases[_i].at, 80, SOCK_CLOEXEC, &control);
 	int client = vendor_client(control, cases[_i].remote, cases[_i].local);
-	union sockaddr_any peer;
+	union sockaddr_any peer = {0};
 	socklen_t len = sizeof(peer);
 	int lost = _i == 5, conn = accept4(fd, &peer.sa, &len, SOCK_CLOEXEC);
 

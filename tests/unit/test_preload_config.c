@@ -29,10 +29,9 @@ START_TEST(play)
 		expect_errno(tcp_connect(fd, FAR4, FAR_PORT), EINVAL);
 		expect_errno(tcp_bind(fd, "0.0.0.0", 81), EINVAL);
 	} else {
-		ck_assert_int_eq(c->loopback_is_host, atoi(stage_argv[1]));
-		ck_assert_uint_eq(
-			c->nr_bypass, (unsigned int)atoi(stage_argv[2]));
-		ck_assert_int_eq(c->wait_ms, atoi(stage_argv[3]));
+		ck_assert_int_eq(c->loopback_is_host, stage_int(1));
+		ck_assert_uint_eq(c->nr_bypass, (unsigned int)stage_int(2));
+		ck_assert_int_eq(c->wait_ms, stage_int(3));
 	}
 	closefd(&fd);
 }
@@ -130,7 +129,8 @@ START_TEST(test_many_blocks)
 		snprintf(text + strlen(text), sizeof(text) - strlen(text),
 			"%s10.%d.0.0/16", i ? "," : "", i);
 	run_with("PROXY_BYPASS", text, NULL, good);
-	strcat(text, ",10.64.0.0/16");
+	snprintf(text + strlen(text), sizeof(text) - strlen(text),
+		",10.64.0.0/16");
 	run_with("PROXY_BYPASS", text, NULL, bad);
 }
 END_TEST

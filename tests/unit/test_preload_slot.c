@@ -209,12 +209,16 @@ END_TEST
 
 static size_t resident_kib(void)
 {
-	unsigned long size = 0, resident = 0;
+	char line[128], *end;
 	FILE *statm = fopen("/proc/self/statm", "re");
+	unsigned long resident;
 
 	ck_assert_ptr_nonnull(statm);
-	ck_assert_int_eq(fscanf(statm, "%lu %lu", &size, &resident), 2);
+	ck_assert_ptr_nonnull(fgets(line, sizeof(line), statm));
 	fclose(statm);
+	strtoul(line, &end, 10); /* the size */
+	resident = strtoul(end, &end, 10);
+	ck_assert_int_eq(*end, ' ');
 	return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
 }
 
@@ -234,7 +238,7 @@ START_TEST(test_memory)
 	before = resident_kib();
 	for (int i = 0; i < 16; i++)
 		put(i * (int)(SLOT_FDS / 16), COOKIE_A, i, RECORD_CARRIER);
-	ck_assert_uint_le(resident_kib(), before + 16 * 16 + 4096);
+	ck_assert_uint_le(resident_kib(), before + 16UL * 16 + 4096);
 }
 END_TEST
 
