@@ -11,71 +11,95 @@
 static struct config settings;
 static atomic_bool loaded;
 
-static bool read_bypass(struct config *c, const char *text)
+/* Each reader returns NULL, or what it expected of the text. */
+typedef const char *read_fn(struct config *c, const char *text);
+
+static const char *read_bypass(struct config *c, const char *text)
 {
 	while (*text) {
 		size_t len = strcspn(text, ",");
 
-		if (c->nr_bypass == BYPASS_MAX ||
-			ip_prefix_parse(&c->bypass[c->nr_bypass], text, len) ==
-				-1)
-			return false;
+		if (c->nr_bypass == BYPASS_MAX)
+			return EXPECTED_FEWER_BLOCKS;
+		if (ip_prefix_parse(&c->bypass[c->nr_bypass], text, len) == -1)
+			return EXPECTED_BYPASS;
 		c->nr_bypass++;
 		text += len;
 		if (*text == ',')
 			text++;
 	}
-	return true;
+	return NULL;
 }
 
-static bool read_loopback(struct config *c, const char *text)
+static const char *read_loopback(struct config *c, const char *text)
 {
 	c->loopback_is_host = strcmp(text, "host") == 0;
-	return c->loopback_is_host || strcmp(text, "local") == 0;
+	return c->loopback_is_host || strcmp(text, "local") == 0
+		       ? NULL
+		       : EXPECTED_LOOPBACK;
 }
 
-static bool read_wait(struct config *c, const char *text)
+static const char *read_wait(struct config *c, const char *text)
 {
 	uint64_t seconds;
 
 	if (parse_uint(text, strlen(text), 86400, &seconds) == -1)
-		return false;
+		return EXPECTED_WAIT;
 	c->wait_ms = (uint32_t)seconds * 1000;
-	return true;
+	return NULL;
 }
 
 /* warn and whatever says more; error is silence here. */
-static bool read_log(struct config *c, const char *text)
+static const char *read_log(struct config *c, const char *text)
 {
 	c->talk = strcmp(text, "error") != 0;
-	return true;
+	return NULL;
+}
+
+/* Of several the first is told. */
+static void refuse(struct config *c, const char *name, const char *expected)
+{
+	const char *value = getenv(name);
+	size_t len = value ? strlen(value) : 0;
+
+	if (c->bad)
+		return;
+	if (len >= sizeof(c->bad_value))
+		len = sizeof(c->bad_value) - 1;
+	if (value)
+		memcpy(c->bad_value, value, len);
+	c->bad_value[len] = '\0';
+	c->bad_expected = expected;
+	c->bad = name;
 }
 
 static void load(struct config *c)
 {
 	static const struct {
 		const char *name;
-		bool (*read)(struct config *c, const char *text);
+		read_fn *read;
 	} variables[] = {
 		{"PROXY_LOG", read_log},
 		{"PROXY_LOOPBACK", read_loopback},
 		{"PROXY_BYPASS", read_bypass},
 		{"PROXY_WAIT", read_wait},
 	};
-	const char *text;
-	const char *bad;
+	const char *text, *why, *bad;
 
 	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++) {
 		text = getenv(variables[i].name);
-		if (text && !variables[i].read(c, text))
-			c->bad = variables[i].name;
+		why = text ? variables[i].read(c, text) : NULL;
+		if (why)
+			refuse(c, variables[i].name, why);
 	}
-	if (endpoint_from_env(&c->endpoint, &bad))
-		c->bad = bad;
+	why = endpoint_from_env(&c->endpoint, &bad);
+	if (why)
+		refuse(c, bad, why);
 	endpoint_format(
 		&c->endpoint, c->endpoint_text, sizeof(c->endpoint_text));
-	if (vendor_path(c->vendor_path, sizeof(c->vendor_path)))
-		c->bad = "SOCKET_VENDOR_PATH";
+	why = vendor_path(c->vendor_path, sizeof(c->vendor_path));
+	if (why)
+		refuse(c, "SOCKET_VENDOR_PATH", why);
 }
 
 /* Runs before main(), so before any thread that could race with it; a hook
@@ -140,30 +164,41 @@ bool config_exports(const struct ip_port *at)
 	return !ip_port_is_loopback(&a) || config()->loopback_is_host;
 }
 
+#define SAY_PARTS 8
+
+/* Say a line of @nr words on stderr, in one piece. */
+static void say_once(
+	_Atomic bool *said, const char *const words[], unsigned int nr)
+{
+	struct iovec line[SAY_PARTS];
+	int saved = errno;
+
+	for (unsigned int i = 0; i < nr; i++)
+		line[i] = (struct iovec){
+			(void *)(uintptr_t)words[i], strlen(words[i])};
+	if (config()->talk && !atomic_exchange(said, true) &&
+		real()->writev(STDERR_FILENO, line, (int)nr) == -1)
+		errno = saved; /* nobody to tell */
+	errno = saved;
+}
+
 bool config_refused(void)
 {
 	static atomic_bool said;
+	const struct config *c = config();
 
-	if (!config()->bad)
+	if (!c->bad)
 		return false;
-	warn_once(&said, "cannot read this variable", config()->bad);
+	say_once(&said,
+		(const char *const[]){"proxify: ", c->bad, "='", c->bad_value,
+			"': ", c->bad_expected, "\n"},
+		7);
 	errno = EINVAL;
 	return true;
 }
 
 void warn_once(_Atomic bool *said, const char *what, const char *name)
 {
-	struct iovec line[] = {
-		{(void *)"proxify: ", 9},
-		{(void *)(uintptr_t)what, strlen(what)},
-		{(void *)": ", 2},
-		{(void *)(uintptr_t)name, strlen(name)},
-		{(void *)"\n", 1},
-	};
-	int saved = errno;
-
-	if (config()->talk && !atomic_exchange(said, true) &&
-		real()->writev(STDERR_FILENO, line, 5) == -1)
-		errno = saved; /* nobody to tell */
-	errno = saved;
+	say_once(said,
+		(const char *const[]){"proxify: ", what, ": ", name, "\n"}, 5);
 }

@@ -11,10 +11,19 @@
 
 #define BYPASS_MAX 64
 
+/* What a variable should have been; the launcher says the same. */
+#define EXPECTED_LOOPBACK "expected local or host"
+#define EXPECTED_BYPASS \
+ "expected addresses or blocks such as 10.0.0.0/8,fd00::/8"
+#define EXPECTED_FEWER_BLOCKS "expected at most 64 addresses or blocks"
+#define EXPECTED_WAIT         "expected seconds, a number up to 86400"
+
 /**
  * struct config - the library's settings
  * @bad:           NULL, or the variable that could not be read; connecting
  *                 then fails, because guessing might let traffic out
+ * @bad_value:     how it was set, cut to fit
+ * @bad_expected:  what it should have been
  * @endpoint:      the host proxy
  * @endpoint_text: the same, for the vendor
  * @vendor_path:   the vendor's unix socket
@@ -25,6 +34,8 @@
  */
 struct config {
 	const char *bad;
+	const char *bad_expected;
+	char bad_value[128];
 	struct endpoint endpoint;
 	char endpoint_text[ENDPOINT_STRLEN];
 	char vendor_path[ENDPOINT_PATH_MAX + 1];
@@ -58,7 +69,8 @@ bool config_exports(const struct ip_port *at);
 /**
  * config_refused() - is a variable unreadable, so that nothing may be done?
  *
- * Return: false, or true with errno EINVAL, having said so once.
+ * Return: false, or true with errno EINVAL, having said once which one, its
+ * value and what was expected.
  */
 bool config_refused(void);
 
