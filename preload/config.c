@@ -170,14 +170,15 @@ bool config_exports(const struct ip_port *at)
 static void say_once(
 	_Atomic bool *said, const char *const words[], unsigned int nr)
 {
-	struct iovec line[SAY_PARTS];
+	struct iovec line[SAY_PARTS] = {0};
 	int saved = errno;
 
+	if (!config()->talk || atomic_exchange(said, true))
+		return;
 	for (unsigned int i = 0; i < nr; i++)
 		line[i] = (struct iovec){
 			(void *)(uintptr_t)words[i], strlen(words[i])};
-	if (config()->talk && !atomic_exchange(said, true) &&
-		real()->writev(STDERR_FILENO, line, (int)nr) == -1)
+	if (real()->writev(STDERR_FILENO, line, (int)nr) == -1)
 		errno = saved; /* nobody to tell */
 	errno = saved;
 }
@@ -201,4 +202,12 @@ void warn_once(_Atomic bool *said, const char *what, const char *name)
 {
 	say_once(said,
 		(const char *const[]){"proxify: ", what, ": ", name, "\n"}, 5);
+}
+
+void warn_of_host_proxy(void)
+{
+	static atomic_bool said;
+
+	warn_once(
+		&said, "cannot reach the host proxy", config()->endpoint_text);
 }

@@ -83,4 +83,8 @@ bool config_refused(void);
  */
 void warn_once(_Atomic bool *said, const char *what, const char *name);
 
+/** warn_of_host_proxy() - warn_once() that it cannot be reached, or does not
+ * answer as it should: what the application learns as ENETDOWN */
+void warn_of_host_proxy(void);
+
 #endif

@@ -146,6 +146,8 @@ static int ask(int control, const struct vendor_request *req, int limit_ms,
 		return fail(ECONNRESET);
 	if (vendor_result_check(res, (size_t)n, nr_fds) || res->op != req->op)
 		return fail(EPROTO);
+	if (res->status == ENETDOWN)
+		warn_of_host_proxy();
 	return res->status == 0 ? 0 : fail(res->status);
 }
 

@@ -76,6 +76,8 @@ static enum gate_state judge(int gate, const struct vendor_result *res,
 	if (!vendor_result_check(res, (size_t)len, nr_fds) &&
 		res->op == VENDOR_CONNECT && res->status <= ERRNO_MAX) {
 		*err = res->status;
+		if (*err == ENETDOWN)
+			warn_of_host_proxy();
 		return *err ? GATE_FAILED : GATE_OPEN;
 	}
 	closefd_if(carrier);
