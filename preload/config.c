@@ -100,6 +100,7 @@ static void load(struct config *c)
 	why = vendor_path(c->vendor_path, sizeof(c->vendor_path));
 	if (why)
 		refuse(c, "SOCKET_VENDOR_PATH", why);
+	c->vendor_is_default = getenv("SOCKET_VENDOR_PATH") == NULL;
 }
 
 /* Runs before main(), so before any thread that could race with it; a hook

@@ -27,6 +27,8 @@
  * @endpoint:      the host proxy
  * @endpoint_text: the same, for the vendor
  * @vendor_path:   the vendor's unix socket
+ * @vendor_is_default: it is where everybody knows it to be, maybe in a folder
+ *                 where others could be first; so it must be root's or ours
  * @loopback_is_host: PROXY_LOOPBACK=host
  * @bypass, @nr_bypass: PROXY_BYPASS
  * @talk:          PROXY_LOG is set, to warn or more: the library may say a
@@ -39,6 +41,7 @@ struct config {
 	struct endpoint endpoint;
 	char endpoint_text[ENDPOINT_STRLEN];
 	char vendor_path[ENDPOINT_PATH_MAX + 1];
+	bool vendor_is_default;
 	bool loopback_is_host;
 	bool talk;
 	uint32_t wait_ms;

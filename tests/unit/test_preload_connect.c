@@ -2,6 +2,7 @@
 #include "common/fd.h"
 #include "common/socks5.h"
 #include "preload/lookup.h"
+#include "preload/real.h"
 #include "preload_stage.h"
 
 #include <errno.h>
@@ -403,6 +404,41 @@ START_TEST(test_nobody)
 }
 END_TEST
 
+static struct real before;
+static uid_t vendor_uid;
+
+/* There is only one user in this namespace. */
+static int getsockopt_of_another(
+	int fd, int level, int name, void *value, socklen_t *len)
+{
+	int rc = before.getsockopt(fd, level, name, value, len);
+
+	if (rc == 0 && level == SOL_SOCKET && name == SO_PEERCRED)
+		((struct ucred *)value)->uid = vendor_uid;
+	return rc;
+}
+
+/* At a path that was chosen, any user's vendor will do; at the one that
+ * everybody knows, root's or our own. */
+START_TEST(test_whose_vendor)
+{
+	int fd = tcp(AF_INET, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct real *calls = (struct real *)(uintptr_t)real();
+
+	before = *calls;
+	vendor_uid = _i == 0 ? 0 : 65533;
+	calls->getsockopt = getsockopt_of_another;
+	stage_config()->vendor_is_default = _i != 2;
+	if (_i == 1) {
+		expect_errno(tcp_connect(fd, FAR4, FAR_PORT), ENETDOWN);
+		expect_errno(tcp_bind(fd, "0.0.0.0", FAR_PORT), ENETDOWN);
+	} else {
+		expect_errno(tcp_connect(fd, FAR4, FAR_PORT), EINPROGRESS);
+	}
+	closefd(&fd);
+}
+END_TEST
+
 /* Fill the backlog. Return: who fills it. */
 static int occupy_vendor(void)
 {
@@ -625,6 +661,7 @@ static Suite *suite(void)
 	tc = stage_case(s, "vendor");
 	tcase_add_loop_test(tc, test_direct, 0, 6);
 	tcase_add_loop_test(tc, test_nobody, 0, 2);
+	tcase_add_loop_test(tc, test_whose_vendor, 0, 3);
 	tcase_add_test(tc, test_busy_nonblocking);
 	tcase_add_loop_test(tc, test_busy_blocking, 0, 2);
 	tcase_add_loop_test(tc, test_bad_setting, 0, 2);
