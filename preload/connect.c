@@ -217,7 +217,9 @@ static int proxy_shutdown(int fd, int how)
 		if (found.rec.kind == RECORD_BOUND)
 			return fail(ENOTCONN);
 	}
-	return real()->shutdown(fd, how);
+	rc = real()->shutdown(fd, how);
+	/* To the kernel it is not connected; another thread may be at it. */
+	return rc == -1 && errno == ENOTCONN && gate_interrupt(fd) ? 0 : rc;
 }
 
 EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)

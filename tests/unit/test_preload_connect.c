@@ -327,6 +327,34 @@ START_TEST(test_given_up)
 }
 END_TEST
 
+/* The same where the socket is still TCP, and the gate nowhere to be seen. */
+START_TEST(test_broken_off)
+{
+	struct sockaddr unspec = {.sa_family = AF_UNSPEC};
+	int remote, peer, fd = tcp(AF_INET, SOCK_CLOEXEC);
+	struct vendor_request req;
+	struct job job;
+
+	peer = blocked(&job, fd);
+	if (_i == 3)
+		expect_ok(connect(fd, &unspec, sizeof(unspec)));
+	else
+		expect_ok(shutdown(fd, _i));
+	expect_errno(job_join(&job), ECONNRESET);
+	vendor_gone(&peer);
+	expect_errno(shutdown(fd, SHUT_RDWR), ENOTCONN);
+	/* and may be used again */
+	job_start(&job, run_connect, fd, NULL);
+	peer = vendor_next(&req, VENDOR_CONNECT);
+	remote = vendor_connects(peer);
+	ck_assert_int_eq(job_join(&job), 0);
+	vendor_gone(&peer);
+	expect_connected(fd, remote);
+	closefd(&fd);
+	closefd(&remote);
+}
+END_TEST
+
 /* ---- no vendor, or a busy one ---- */
 
 static int host_accept(int host)
@@ -658,6 +686,7 @@ static Suite *suite(void)
 		tcase_add_test(tc, test_restart);
 	tcase_add_loop_test(tc, test_time_limit, 0, 2);
 	tcase_add_loop_test(tc, test_given_up, 0, 2);
+	tcase_add_loop_test(tc, test_broken_off, 0, 4);
 	tc = stage_case(s, "vendor");
 	tcase_add_loop_test(tc, test_direct, 0, 6);
 	tcase_add_loop_test(tc, test_nobody, 0, 2);
