@@ -123,11 +123,14 @@ __attribute__((constructor)) static void load_at_start(void)
 	config();
 }
 
-/* 224.0.0.0/4, 255.255.255.255, ff00::/8 */
-static bool is_group(const struct ip_port *a)
+/* 224.0.0.0/4, 255.255.255.255, ff00::/8; and fe80::/10, which means nothing
+ * without an interface of this machine. Not 169.254.0.0/16: the host's cloud
+ * has services there. */
+static bool is_nowhere(const struct ip_port *a)
 {
 	if (a->family == AF_INET6)
-		return a->ip[0] == 0xff;
+		return a->ip[0] == 0xff ||
+		       (a->ip[0] == 0xfe && (a->ip[1] & 0xc0) == 0x80);
 	return a->ip[0] >> 4 == 0xe ||
 	       memcmp(a->ip, "\xff\xff\xff\xff", 4) == 0;
 }
@@ -152,7 +155,7 @@ bool config_keeps_local(const struct ip_port *dst)
 		return true;
 	if (ip_port_is_loopback(&a) || ip_port_is_any(&a))
 		return !config()->loopback_is_host;
-	return is_group(&a);
+	return is_nowhere(&a);
 }
 
 bool config_exports(const struct ip_port *at)
@@ -160,7 +163,7 @@ bool config_exports(const struct ip_port *at)
 	struct ip_port a = *at;
 
 	ip_port_unmap(&a);
-	if (is_bypassed(&a) || is_group(&a))
+	if (is_bypassed(&a) || is_nowhere(&a))
 		return false;
 	return !ip_port_is_loopback(&a) || config()->loopback_is_host;
 }

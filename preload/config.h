@@ -57,8 +57,9 @@ const struct config *config(void);
  * @dst: as the application gave it
  *
  * Loopback (unless PROXY_LOOPBACK=host), the PROXY_BYPASS blocks, and what
- * TCP cannot reach anyway (multicast, broadcast), whose errors are the
- * kernel's to give. 0.0.0.0 and :: mean loopback, as in the kernel.
+ * TCP cannot reach anyway or not on another machine (multicast, broadcast, IPv6
+ * link-local), whose errors are the kernel's to give. 0.0.0.0 and :: mean
+ * loopback, as in the kernel.
  */
 bool config_keeps_local(const struct ip_port *dst);
 

@@ -219,6 +219,12 @@ void diff_bad_arguments(void)
 	to.sin_addr.s_addr = htonl(0xe0000001);
 	T(connect(fd, SA(to)));
 	close(fd);
+	note("link-local, on no link");
+	fd = socket(AF_INET6, SOCK_STREAM, 0);
+	six.sin6_addr.s6_addr[0] = 0xfe;
+	six.sin6_addr.s6_addr[1] = 0x80;
+	T(connect(fd, SA(six)));
+	close(fd);
 	note("port 0");
 	fd = tcp(0);
 	to = echo_addr;
