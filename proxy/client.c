@@ -223,13 +223,19 @@ static void client_end(struct client *c)
 		env->gone(env->arg);
 }
 
-/* The same, with a line that says what the client did wrong. */
-static void client_fault(struct client *c, const char *what)
+/* Say what the client did wrong. */
+static void log_fault(struct client *c, const char *what)
 {
 	char peer[PEER_STRLEN];
 
 	log_warn_ratelimit("conn %" PRIu64 " (%s): %s", c->id,
 		peer_format(c->fd, peer, sizeof(peer)), what);
+}
+
+/* The same, and close everything. */
+static void client_fault(struct client *c, const char *what)
+{
+	log_fault(c, what);
 	client_end(c);
 }
 
@@ -255,17 +261,24 @@ static void hang_up(struct client *c)
 	set_deadline(c, REFUSED_TIMEOUT);
 }
 
-/* Answer the request with a failure. @why: for the log. */
-static void refuse(struct client *c, enum socks5_reply reply, const char *why)
+/* Answer the request with a failure. */
+static void put_failure(struct client *c, enum socks5_reply reply)
 {
 	static const struct ip_port none;
+
+	put_reply(c, reply, &none);
+	hang_up(c);
+}
+
+/* The same for a request that was understood. @why: for the log. */
+static void refuse(struct client *c, enum socks5_reply reply, const char *why)
+{
 	char peer[PEER_STRLEN], dst[DST_STRLEN];
 
 	log_info_ratelimit("conn %" PRIu64 " (%s): %s: %s (reply %d)", c->id,
 		peer_format(c->fd, peer, sizeof(peer)),
 		dst_format(&c->req.dst, dst, sizeof(dst)), why, (int)reply);
-	put_reply(c, reply, &none);
-	hang_up(c);
+	put_failure(c, reply);
 }
 
 /* The command has a connection in c->job for the client. */
@@ -646,27 +659,65 @@ static size_t take_greeting(struct client *c, const uint8_t *buf, size_t len)
 		put_method(c, SOCKS5_METHOD_OK);
 		set_state(c, CLIENT_REQUEST);
 	} else if (n > 0) {
-		log_warn_ratelimit("conn %" PRIu64 ": the client offers no "
-				   "method without authentication",
-			c->id);
+		snprintf(what, sizeof(what),
+			"none of the %u methods offered is 0, no "
+			"authentication",
+			buf[1]);
+		log_fault(c, what);
 		put_method(c, SOCKS5_METHOD_NONE);
 		hang_up(c);
 	}
 	return (size_t)n;
 }
 
+/* What is wrong with a name that is, by socks5_parse_request(). */
+static void describe_name(
+	const uint8_t *name, size_t len, char *what, size_t size)
+{
+	size_t i = 0;
+
+	while (i < len && name[i] > ' ' && name[i] < 0x7f)
+		i++;
+	if (len == 0)
+		snprintf(what, size,
+			"the name is empty, expected 1 to 255 "
+			"bytes");
+	else
+		snprintf(what, size,
+			"byte %zu of the name is 0x%02x, expected printable "
+			"ASCII",
+			i, name[i < len ? i : 0]);
+}
+
+/* What is wrong with a request that socks5_parse_request() refuses. */
+static void describe_request(
+	const uint8_t *buf, size_t len, char *what, size_t size)
+{
+	if (buf[0] != SOCKS5_VERSION)
+		snprintf(what, size, "the request's version is %u, expected 5",
+			buf[0]);
+	else if (len >= 3 && buf[2] != 0)
+		snprintf(what, size,
+			"the request's reserved byte is %u, expected 0",
+			buf[2]);
+	else if (buf[3] != SOCKS5_NAME)
+		snprintf(what, size,
+			"the address type is %u, expected 1, 3 or 4", buf[3]);
+	else
+		describe_name(buf + 5, buf[4], what, size);
+}
+
 static size_t take_request(struct client *c, const uint8_t *buf, size_t len)
 {
 	enum socks5_reply reply;
 	ssize_t n = socks5_parse_request(buf, len, &c->req, &reply);
+	char what[96];
 
 	if (n == -1) {
 		memset(&c->req, 0, sizeof(c->req));
-		refuse(c, reply,
-			reply == SOCKS5_ATYP_NOT_SUPPORTED
-				? "malformed request: unknown address type"
-				: "malformed request: version, reserved byte "
-				  "or name");
+		describe_request(buf, len, what, sizeof(what));
+		log_fault(c, what);
+		put_failure(c, reply);
 		return 0;
 	}
 	if (n > 0)
