@@ -2,6 +2,8 @@
 #include "common/log.h"
 
 #include <errno.h>
+#include <poll.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -18,6 +20,15 @@ static struct {
 	enum log_level level;
 	int fd;
 } conf = {"proxify", LOG_WARN, STDERR_FILENO};
+
+/*
+ * Makes "is there room" and "write" one step for the threads of this process.
+ * Nothing else is done under it.
+ */
+static pthread_mutex_t write_lock = PTHREAD_MUTEX_INITIALIZER;
+
+/* Lines that nobody took since the last that somebody did. */
+static unsigned int lost; /* under write_lock */
 
 static const char *const level_names[] = {
 	[LOG_ERROR] = "error",
@@ -124,6 +135,48 @@ static size_t format_tail(char *tail, uint32_t suppressed)
 		TAIL_MAX_BYTES);
 }
 
+/* Would a write() of a line wait for a reader? */
+static bool reader_stalls(void)
+{
+	struct pollfd p = {.fd = conf.fd, .events = POLLOUT};
+
+	return poll(&p, 1, 0) == 0;
+}
+
+/* Return: false if the line is lost because nobody takes it. */
+static bool write_line(const char *line, size_t len)
+{
+	if (reader_stalls())
+		return false;
+	/* A log that cannot be written is not worth failing for. */
+	return write(conf.fd, line, len) != -1 ||
+	       (errno != EAGAIN && errno != EWOULDBLOCK);
+}
+
+static bool tell_lost(const struct timespec *now)
+{
+	char line[HEAD_MAX_BYTES + 64];
+	size_t len;
+
+	len = clamp(format_head(line, now, LOG_WARN), HEAD_MAX_BYTES);
+	len += clamp(
+		snprintf(line + len, sizeof(line) - len,
+			"%u lines are lost here: nobody read them\n", lost),
+		sizeof(line) - len);
+	return write_line(line, len);
+}
+
+/* Never waits: see the theory. */
+static void put_line(const char *line, size_t len, const struct timespec *now)
+{
+	pthread_mutex_lock(&write_lock);
+	if (lost && tell_lost(now))
+		lost = 0;
+	if (lost || !write_line(line, len))
+		lost++;
+	pthread_mutex_unlock(&write_lock);
+}
+
 /* The message is what gives way when a line is too long: what was kept back
  * is told in this line or never. */
 void log_write(
@@ -150,9 +203,7 @@ void log_write(
 	memcpy(line + len, tail, tail_len);
 	len += tail_len;
 	line[len++] = '\n';
-	/* A log that cannot be written is not worth failing for. */
-	if (write(conf.fd, line, len) == -1)
-		goto out;
+	put_line(line, len, &now);
 out:
 	errno = saved;
 }

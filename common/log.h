@@ -14,6 +14,14 @@
  *
  *	2026-01-31T12:00:00.123Z proxy warn: accept on vsock:any:8888: ...
  *
+ * Logging never waits. Whoever reads the log may stall (a pager, a logging
+ * service that is stuck), and a full pipe must not stop the daemon, nor keep it
+ * from ending: a line for which there is no room is dropped, and when there is
+ * room again a line says how many were. Room is asked for with poll(2), which
+ * for a pipe promises more than a line takes, so that O_NONBLOCK, which would
+ * change the file for everybody who shares it, is not needed. (Another process
+ * that fills the same pipe in between could still make one write wait.)
+ *
  * Control characters in a message are written as '?', and a line is cut at
  * 1024 bytes.
  *

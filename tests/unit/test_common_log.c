@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -184,6 +185,45 @@ START_TEST(full_sink_loses_the_line)
 	for (int i = 0; i < 10000; i++)
 		log_error("%0500d", i);
 	ck_assert_int_eq(errno, ENOENT);
+}
+END_TEST
+
+/* As stderr usually is: a pipe that blocks, and a reader that stalls. Nothing
+ * may wait for it, and when it reads again it is told what it missed. */
+START_TEST(stalled_reader_stops_nobody)
+{
+	char text[1 << 17], want[64];
+	int pipefd[2], filled = 0, unread;
+	ssize_t n;
+
+	ck_assert_int_eq(pipe2(pipefd, O_CLOEXEC), 0);
+	log_init("test", LOG_INFO, pipefd[1]);
+	for (int i = 0; i < 1000; i++)
+		log_info("%0500d", i);
+	ck_assert_int_eq(ioctl(pipefd[0], FIONREAD, &unread), 0);
+	n = read(pipefd[0], text, sizeof(text));
+	ck_assert_int_eq(n, unread);
+	for (ssize_t i = 0; i < n; i++)
+		filled += text[i] == '\n';
+	ck_assert_int_gt(filled, 10);
+	ck_assert_int_lt(filled, 1000);
+	ck_assert_int_eq(text[n - 1], '\n');
+
+	log_info("again");
+	n = read(pipefd[0], text, sizeof(text) - 1);
+	ck_assert_int_gt(n, 0);
+	text[n] = '\0';
+	snprintf(want, sizeof(want), "test warn: %d lines are lost here",
+		1000 - filled);
+	ck_assert_msg(strstr(text, want), "'%s', not in '%s'", want, text);
+	ck_assert_ptr_nonnull(strstr(text, "test info: again\n"));
+	/* once */
+	log_info("and again");
+	n = read(pipefd[0], text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	ck_assert(like(text, STAMP "test info: and again\n$"));
+	close(pipefd[0]);
+	close(pipefd[1]);
 }
 END_TEST
 
@@ -524,6 +564,7 @@ static TCase *lines_case(void)
 	tcase_add_test(tc, errno_is_kept);
 	tcase_add_test(tc, errno_texts);
 	tcase_add_test(tc, full_sink_loses_the_line);
+	tcase_add_test(tc, stalled_reader_stops_nobody);
 	tcase_add_test(tc, long_lines_are_cut);
 	tcase_add_test(tc, no_line_is_forged);
 	tcase_add_test(tc, long_program_name);
