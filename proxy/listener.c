@@ -14,6 +14,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#define NO_CAPABILITY "TPROXY needs CAP_NET_ADMIN: Operation not permitted"
+
 const char *listener_check(const struct endpoint *ep)
 {
 	switch (ep->kind) {
@@ -216,6 +218,8 @@ const char *listener_try(struct listener *l, const struct endpoint *ep,
 	if (options->share)
 		listener_share(l, true);
 	errno = options->transparent ? listener_transparent(l) : 0;
+	if (errno == EPERM)
+		why = NO_CAPABILITY;
 	if (errno || bind_and_listen(l, &addr, len) == -1)
 		goto fail;
 	note_port(l);
@@ -223,7 +227,7 @@ const char *listener_try(struct listener *l, const struct endpoint *ep,
 fail:
 	err = errno;
 	closefd_if(&l->fd);
-	return log_strerror(err);
+	return why ? why : log_strerror(err);
 }
 
 int listener_open(struct listener *l, const struct endpoint *ep)
