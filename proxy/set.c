@@ -67,6 +67,7 @@ struct plan {
 static bool gives_way(const struct plan *plan, const struct entrance *e,
 	const struct service_config *config)
 {
+	assert(e); /* every service has one */
 	if (config->listen.kind != ENDPOINT_TCP || config->listen.port == 0 ||
 		e->listener.ep.kind != ENDPOINT_TCP ||
 		e->listener.ep.port != config->listen.port)
