@@ -406,6 +406,7 @@ static int serve(struct proxy *p)
 	status = EXIT_SUCCESS;
 out:
 	teardown(p);
+	log_flush();
 	return status;
 }
 
