@@ -34,10 +34,9 @@ def sockdiff(world):
 def peers():
     """(port of the echo server, port where nobody listens)"""
     keep, closed = closed_port()
-    with Peer(echo, host="::") as peer, keep:
+    with Peer(echo, host="::", resets=True) as peer, keep:
         # A client that goes away in the middle is part of the script.
         yield peer.port, closed
-        peer.errors.clear()
 
 
 def play(runner, sockdiff, peers, group):

@@ -323,9 +323,9 @@ static long resident_pages(void)
 
 /* AddressSanitizer keeps what was freed for a while, 256 MiB of it. */
 #ifdef __SANITIZE_ADDRESS__
-#define GROWTH_PAGES 65536
+# define GROWTH_PAGES 65536
 #else
-#define GROWTH_PAGES 64
+# define GROWTH_PAGES 64
 #endif
 
 START_TEST(test_cycles)
