@@ -11,21 +11,31 @@
 static struct config settings;
 static atomic_bool loaded;
 
-static bool read_bypass(struct config *c, const char *text)
+static bool read_blocks(const char *text, struct ip_prefix *blocks,
+	unsigned int max, unsigned int *nr)
 {
 	while (*text) {
 		size_t len = strcspn(text, ",");
 
-		if (c->nr_bypass == BYPASS_MAX ||
-			ip_prefix_parse(&c->bypass[c->nr_bypass], text, len) ==
-				-1)
+		if (*nr == max ||
+			ip_prefix_parse(&blocks[*nr], text, len) == -1)
 			return false;
-		c->nr_bypass++;
+		++*nr;
 		text += len;
 		if (*text == ',')
 			text++;
 	}
 	return true;
+}
+
+static bool read_bypass(struct config *c, const char *text)
+{
+	return read_blocks(text, c->bypass, BYPASS_MAX, &c->nr_bypass);
+}
+
+static bool read_stub(struct config *c, const char *text)
+{
+	return read_blocks(text, c->stub, STUB_MAX, &c->nr_stub);
 }
 
 static bool read_loopback(struct config *c, const char *text)
@@ -61,6 +71,7 @@ static void load(struct config *c)
 		{"PROXY_LOOPBACK", read_loopback},
 		{"PROXY_BYPASS", read_bypass},
 		{"PROXY_WAIT", read_wait},
+		{STUB_VARIABLE, read_stub},
 	};
 	const char *text;
 	const char *bad;
@@ -107,15 +118,28 @@ static bool is_group(const struct ip_port *a)
 	       memcmp(a->ip, "\xff\xff\xff\xff", 4) == 0;
 }
 
+static bool is_in(const struct ip_prefix *blocks, unsigned int nr,
+	const struct ip_port *a)
+{
+	for (unsigned int i = 0; i < nr; i++) {
+		if (ip_prefix_match(&blocks[i], a))
+			return true;
+	}
+	return false;
+}
+
 static bool is_bypassed(const struct ip_port *a)
 {
 	const struct config *c = config();
 
-	for (unsigned int i = 0; i < c->nr_bypass; i++) {
-		if (ip_prefix_match(&c->bypass[i], a))
-			return true;
-	}
-	return false;
+	return is_in(c->bypass, c->nr_bypass, a);
+}
+
+static bool is_stub(const struct ip_port *a)
+{
+	const struct config *c = config();
+
+	return a->port == STUB_PORT && is_in(c->stub, c->nr_stub, a);
 }
 
 bool config_keeps_local(const struct ip_port *dst)
@@ -123,7 +147,7 @@ bool config_keeps_local(const struct ip_port *dst)
 	struct ip_port a = *dst;
 
 	ip_port_unmap(&a);
-	if (is_bypassed(&a))
+	if (is_bypassed(&a) || is_stub(&a))
 		return true;
 	if (ip_port_is_loopback(&a) || ip_port_is_any(&a))
 		return !config()->loopback_is_host;

@@ -10,6 +10,12 @@
 #include "common/endpoint.h"
 
 #define BYPASS_MAX 64
+#define STUB_MAX   16
+#define STUB_PORT  53
+
+/* Set by the launcher for the library, and by nobody else: the addresses, with
+ * commas between them, on whose port 53 the enclave's DNS stub answers. */
+#define STUB_VARIABLE "PROXY_STUB"
 
 /**
  * struct config - the library's settings
@@ -20,6 +26,7 @@
  * @vendor_path:   the vendor's unix socket
  * @loopback_is_host: PROXY_LOOPBACK=host
  * @bypass, @nr_bypass: PROXY_BYPASS
+ * @stub, @nr_stub: PROXY_STUB
  * @talk:          PROXY_LOG is set, to warn or more: the library may say a
  *                 line on stderr. Without it, it never does
  */
@@ -32,7 +39,9 @@ struct config {
 	bool talk;
 	uint32_t wait_ms;
 	unsigned int nr_bypass;
+	unsigned int nr_stub;
 	struct ip_prefix bypass[BYPASS_MAX];
+	struct ip_prefix stub[STUB_MAX];
 };
 
 /** config() - the settings; never NULL */
@@ -45,6 +54,11 @@ const struct config *config(void);
  * Loopback (unless PROXY_LOOPBACK=host), the PROXY_BYPASS blocks, and what
  * TCP cannot reach anyway (multicast, broadcast), whose errors are the
  * kernel's to give. 0.0.0.0 and :: mean loopback, as in the kernel.
+ *
+ * And port 53 of the addresses on which the enclave's DNS stub stands in for
+ * the servers in resolv.conf: a resolver that asks over TCP, because it was
+ * told to or an answer was truncated, gets the same answers there as over UDP
+ * (and from the servers of --dns).
  */
 bool config_keeps_local(const struct ip_port *dst);
 

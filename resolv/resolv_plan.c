@@ -311,7 +311,8 @@ int resolv_prepare(struct resolv_plan *plan, const struct resolv_options *user)
 		options.path = RESOLV_CONF_PATH;
 	memset(plan, 0, sizeof(*plan));
 	plan->path = options.path;
-	if (options.mode == RESOLV_KEEP)
+	plan->kept = options.mode == RESOLV_KEEP;
+	if (plan->kept)
 		return 0;
 	state = resolv_conf_read(&conf, options.path);
 	if (state == RESOLV_UNREADABLE)
@@ -423,6 +424,22 @@ const char *resolv_plan_listen(
 		len += (size_t)snprintf(buf + len, size - len, "%s%s",
 			i ? "," : "",
 			ip_port_format(&plan->listen[i], one, sizeof(one)));
+	return buf;
+}
+
+const char *resolv_plan_addresses(
+	const struct resolv_plan *plan, char *buf, size_t size)
+{
+	char one[INET6_ADDRSTRLEN];
+	size_t len = 0;
+	unsigned i;
+
+	buf[0] = '\0';
+	for (i = 0; i < plan->nr_listen && len < size; i++)
+		len += (size_t)snprintf(buf + len, size - len, "%s%s",
+			i ? "," : "",
+			inet_ntop(plan->listen[i].family, plan->listen[i].ip,
+				one, sizeof(one)));
 	return buf;
 }
 

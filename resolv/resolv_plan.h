@@ -68,6 +68,7 @@ struct resolv_options {
 
 /**
  * struct resolv_plan - what is left to do
+ * @kept:         nothing was touched, and nothing shall be
  * @stub:         the vendor shall run the stub
  * @use_vc:       set RES_OPTIONS, see resolv_env()
  * @private_conf: call resolv_enter() in the process that becomes the program
@@ -77,6 +78,7 @@ struct resolv_options {
  *                not work
  */
 struct resolv_plan {
+	bool kept;
 	bool stub;
 	bool use_vc;
 	bool private_conf;
@@ -136,6 +138,10 @@ int resolv_enter(const struct resolv_plan *plan);
  * Return: @buf.
  */
 const char *resolv_plan_listen(
+	const struct resolv_plan *plan, char *buf, size_t size);
+
+/** resolv_plan_addresses() - the same without the port, which is 53 */
+const char *resolv_plan_addresses(
 	const struct resolv_plan *plan, char *buf, size_t size);
 
 /** resolv_plan_servers() - the servers as --dns takes them; likewise */

@@ -95,6 +95,21 @@ def test_dns_option(make):
     assert names.get_conf(site.enclave) == "nameserver %s\n" % REFUSED4
 
 
+@pytest.mark.parametrize("loopback", ["local", "host"])
+def test_tcp_is_answered_by_the_stub(make, loopback):
+    """A resolver of a covered program that uses TCP, as RES_OPTIONS says or
+    because an answer was truncated: its nameserver is the stub all the same, and
+    that asks whom --dns names."""
+    site = make(host=[REFUSED4], conf="nameserver %s\n" % REFUSED4)
+    env = {"PROXY_LOOPBACK": loopback}
+    options = ["--dns", DNS4]
+    for argv in (["node", PROGRAMS + "lookup.js", "resolve4", "v4.names.test"],
+                 ["dig", "+short", "+tcp", "v4.names.test"],
+                 ["dig", "+short", "+tcp", "@127.0.0.1", "v4.names.test"]):
+        result = site.run(argv, options=options, env=env).ok()
+        assert (result.out, result.err) == (WORLD4 + "\n", "")
+
+
 @pytest.mark.parametrize("options,named", [
     (["--dns", "10.0.0"], "--dns='10.0.0'"),
     (["--dns", "10.0.0.2:0"], "--dns='10.0.0.2:0'"),
