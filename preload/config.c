@@ -61,6 +61,12 @@ static bool read_log(struct config *c, const char *text)
 	return true;
 }
 
+static bool read_res_options(struct config *c, const char *text)
+{
+	c->use_vc = strstr(text, "use-vc") != NULL;
+	return true;
+}
+
 static void load(struct config *c)
 {
 	static const struct {
@@ -72,6 +78,7 @@ static void load(struct config *c)
 		{"PROXY_BYPASS", read_bypass},
 		{"PROXY_WAIT", read_wait},
 		{STUB_VARIABLE, read_stub},
+		{"RES_OPTIONS", read_res_options},
 	};
 	const char *text;
 	const char *bad;

@@ -27,6 +27,7 @@
  * @loopback_is_host: PROXY_LOOPBACK=host
  * @bypass, @nr_bypass: PROXY_BYPASS
  * @stub, @nr_stub: PROXY_STUB
+ * @use_vc:        RES_OPTIONS asks for use-vc, see resolver.c
  * @talk:          PROXY_LOG is set, to warn or more: the library may say a
  *                 line on stderr. Without it, it never does
  */
@@ -36,6 +37,7 @@ struct config {
 	char endpoint_text[ENDPOINT_STRLEN];
 	char vendor_path[ENDPOINT_PATH_MAX + 1];
 	bool loopback_is_host;
+	bool use_vc;
 	bool talk;
 	uint32_t wait_ms;
 	unsigned int nr_bypass;
