@@ -31,6 +31,12 @@ static const struct ip_port loopback = {
 	.ip = {127, 0, 0, 1},
 };
 
+static const struct ip_port loopback6 = {
+	.family = AF_INET6,
+	.port = DNS_PORT,
+	.ip = {[15] = 1},
+};
+
 int resolv_mode_parse(const char *text, enum resolv_mode *out)
 {
 	static const char *const names[] = {
@@ -238,6 +244,9 @@ static int prepare_stub(struct resolv_plan *plan,
 	choose_servers(plan, options, conf);
 	if (cover_servers(plan, options, conf) == -1)
 		return -1;
+	/* Without a nameserver line dig and its kin try both loopbacks. */
+	if (lo_is_local(&loopback6))
+		plan_listen(plan, &loopback6);
 	create_conf(plan, state, NEW_CONF);
 	/* Without the right it stays as it is: most programs do not care. */
 	if (!lo_has_way_out())
@@ -315,8 +324,11 @@ int resolv_prepare(struct resolv_plan *plan, const struct resolv_options *user)
 	if (plan->kept)
 		return 0;
 	state = resolv_conf_read(&conf, options.path);
-	if (state == RESOLV_UNREADABLE)
+	if (state == RESOLV_UNREADABLE) {
 		say(plan, "names: %s: %s", options.path, log_strerror(errno));
+		if (options.mode == RESOLV_STUB)
+			return -1;
+	}
 	if (options.mode == RESOLV_USE_VC)
 		return prepare_use_vc(plan, &options, state);
 	if (needs_nothing(&options, &conf))

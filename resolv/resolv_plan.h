@@ -9,7 +9,7 @@
  *
  * resolv_prepare() looks at resolv.conf and at the machine, does what has to
  * be done to both, and says what the vendor's DNS stub shall listen on and
- * whom it shall ask:
+ * whom it shall ask. It is on 127.0.0.1 and ::1 in any case, and:
  *
  *	resolv.conf	        what is done             who is asked
  *	missing, dangling       created: 127.0.0.1       the host's resolver
@@ -72,7 +72,8 @@ struct resolv_options {
  * @stub:         the vendor shall run the stub
  * @use_vc:       set RES_OPTIONS, see resolv_env()
  * @private_conf: call resolv_enter() in the process that becomes the program
- * @listen:       where the stub shall listen, 127.0.0.1 first
+ * @listen:       where the stub shall listen, 127.0.0.1 first, ::1 last if
+ *                there is one
  * @servers:      whom it shall ask
  * @message:      one line for the user, or empty: why it failed, or what will
  *                not work

@@ -72,6 +72,13 @@ def test_the_files_own_servers(make, conf):
     assert names.get_conf(site.enclave) == conf
 
 
+@pytest.mark.parametrize("options", [[], ["+tcp"]])
+def test_both_loopbacks(make, options):
+    """Without a nameserver line dig asks ::1 first, and complains if it must."""
+    result = make(conf="").run(["dig", "+short", *options, "v4.names.test"]).ok()
+    assert (result.out, result.err) == (WORLD4 + "\n", "")
+
+
 def test_dead_servers_are_remembered(make):
     site = make(conf="nameserver %s\nnameserver %s\nnameserver %s\n" %
                 (SILENT4, REFUSED4, DNS4))
