@@ -105,6 +105,60 @@ START_TEST(test_listen_opens_the_pool)
 }
 END_TEST
 
+/* listen() returns when the host listens, and whoever connects then is let in:
+ * not while the first standby connection is under way. */
+START_TEST(test_listen_waits_for_the_host)
+{
+	struct vendor_request req;
+	struct vendor_result res;
+	int control;
+
+	worker_start();
+	control = front_bind("0.0.0.0", 8080, 0, NULL);
+	host.mute = true;
+	vendor_request_init(&req, VENDOR_LISTEN);
+	front_more(control, &req);
+	UNTIL(host_count(CONN_MUTE, 8080) >= 1);
+	worker_settle();
+	ck_assert(!front_pending(control));
+	host.mute = false;
+	while (host_count(CONN_MUTE, 0) > 0)
+		host_hang_up(host_find(CONN_MUTE, 0));
+	/* A host proxy that fails then is no error: it is tried again. */
+	ck_assert_int_eq(front_answer(control, VENDOR_LISTEN, &res), 0);
+	UNTIL(host_count(CONN_JOIN, 8080) == CONFIG_POOL_LOW);
+	closefd(&control);
+}
+END_TEST
+
+/* A client that is faster than the answer comes behind it. */
+START_TEST(test_listen_is_answered_first)
+{
+	struct vendor_request req;
+	struct vendor_result res;
+	struct conn *join;
+	uint8_t buf[64];
+	size_t len = host_reply2(buf, "192.0.2.9", 1000);
+	int control, client, conn;
+
+	worker_start();
+	control = front_bind("0.0.0.0", 8080, 0, NULL);
+	vendor_request_init(&req, VENDOR_LISTEN);
+	front_more(control, &req);
+	UNTIL((join = host_find(CONN_JOIN, 8080)));
+	client = join->fd;
+	join->kind = CONN_NONE;
+	host_send(client, buf, len);
+	worker_settle();
+	ck_assert_int_eq(front_answer(control, VENDOR_LISTEN, &res), 0);
+	conn = front_accept(control, &res);
+	expect_talk(client, conn);
+	closefd(&conn);
+	closefd(&client);
+	closefd(&control);
+}
+END_TEST
+
 /* ---- errors ---- */
 
 static const struct {
@@ -689,6 +743,8 @@ static void add_worker_tests(TCase *tc)
 	LOOP_TEST(tc, test_scope, scopes);
 	tcase_add_test(tc, test_port_as_asked);
 	tcase_add_test(tc, test_listen_opens_the_pool);
+	tcase_add_test(tc, test_listen_waits_for_the_host);
+	tcase_add_test(tc, test_listen_is_answered_first);
 	LOOP_TEST(tc, test_errors, errors);
 	tcase_add_test(tc, test_loopback_is_never_plain);
 	tcase_add_test(tc, test_port_zero_bound);
