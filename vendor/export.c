@@ -271,7 +271,11 @@ static bool any_listens(const struct export *e)
 static void update_pool(struct export *e)
 {
 	const struct inbound_env *env = e->env;
-	struct pool_port port = {.port = e->port, .plain = e->plain};
+	struct pool_port port = {
+		.port = e->port,
+		.plain = e->plain,
+		.family = e->family,
+	};
 	unsigned low = e->listening ? env->pool_low : 1;
 	unsigned high = e->listening ? env->pool_high : 1;
 	int first = e->first;
@@ -420,6 +424,7 @@ static void held(struct export *e, const struct claim_result *result)
 
 	e->state = EXPORT_HELD;
 	e->plain = result->plain;
+	e->family = result->family;
 	e->pause = 0;
 	log_info_ratelimit("port %s: kept by the host%s",
 		name_of(e, name, sizeof(name)),

@@ -354,7 +354,7 @@ static void destination(const struct pool *p, struct socks5_addr *dst)
 	struct hold_name name = {.verb = HOLD_JOIN};
 
 	memset(dst, 0, sizeof(*dst));
-	dst->addr.family = AF_INET;
+	dst->addr.family = p->port.family;
 	dst->addr.port = p->port.port;
 	if (p->port.plain)
 		return;

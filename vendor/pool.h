@@ -28,11 +28,13 @@ typedef void pool_settled_cb(void *arg);
 /**
  * struct pool_port - which port
  * @plain: by plain BIND, else by @key
+ * @family: of the address in a plain BIND, AF_INET or AF_INET6
  * @key:   that the port is held with
  */
 struct pool_port {
 	uint16_t port;
 	bool plain;
+	sa_family_t family;
 	uint8_t key[16];
 };
 

@@ -202,6 +202,43 @@ START_TEST(test_errors)
 }
 END_TEST
 
+/* IPv6 only, and the host has none or knows no names: which it is, plain BIND
+ * of :: tells. Never is a port opened to IPv4 where the host has no IPv6. */
+static const struct {
+	enum socks5_reply by_name, plain6, plain;
+	unsigned plains6, plains;
+	int err;
+} v6_errors[] = {
+	{SOCKS5_HOST_UNREACHABLE, SOCKS5_HOST_UNREACHABLE, 0, 1, 1,
+		EADDRNOTAVAIL},
+	{SOCKS5_HOST_UNREACHABLE, SOCKS5_REFUSED, 0, 1, 1, EADDRINUSE},
+	{SOCKS5_HOST_UNREACHABLE, 0, SOCKS5_REFUSED, 1, 1, 0},
+	{SOCKS5_HOST_UNREACHABLE, SOCKS5_ATYP_NOT_SUPPORTED, 0, 1, 2, 0},
+	{SOCKS5_HOST_UNREACHABLE, SOCKS5_GENERAL_FAILURE, SOCKS5_NOT_ALLOWED, 1,
+		2, EACCES},
+	{SOCKS5_ATYP_NOT_SUPPORTED, SOCKS5_REFUSED, 0, 0, 1, 0},
+};
+
+START_TEST(test_v6only_plain)
+{
+	int control;
+
+	worker_start();
+	grow_up();
+	host.by_name = v6_errors[_i].by_name;
+	host.plain6 = v6_errors[_i].plain6;
+	host.plain = v6_errors[_i].plain;
+	control = front_bind("::", 8080, VENDOR_V6ONLY, NULL);
+	if (v6_errors[_i].err)
+		ck_assert_int_eq(errno, v6_errors[_i].err);
+	ck_assert_int_eq(control == -1, v6_errors[_i].err != 0);
+	ck_assert_int_eq(host.plains6, v6_errors[_i].plains6);
+	ck_assert_int_eq(host.plains, v6_errors[_i].plains);
+	closefd_if(&control);
+	UNTIL(host_count(CONN_PLAIN, 0) == 0);
+}
+END_TEST
+
 /* Plain BIND would open to everybody what is for loopback only. */
 START_TEST(test_loopback_is_never_plain)
 {
@@ -746,6 +783,7 @@ static void add_worker_tests(TCase *tc)
 	tcase_add_test(tc, test_listen_waits_for_the_host);
 	tcase_add_test(tc, test_listen_is_answered_first);
 	LOOP_TEST(tc, test_errors, errors);
+	LOOP_TEST(tc, test_v6only_plain, v6_errors);
 	tcase_add_test(tc, test_loopback_is_never_plain);
 	tcase_add_test(tc, test_port_zero_bound);
 	tcase_add_test(tc, test_release_is_slow);
