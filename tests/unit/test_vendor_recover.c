@@ -87,7 +87,7 @@ END_TEST
 START_TEST(test_last_client)
 {
 	struct vendor_result res;
-	uint8_t buf[SOCKS5_REPLY_V6_LEN];
+	uint8_t buf[HOST_REPLY2_LEN];
 	size_t len = host_reply2(buf, "192.0.2.9", 4711);
 	int control, conn, client;
 	struct conn *c;
@@ -323,9 +323,9 @@ static long resident_pages(void)
 
 /* AddressSanitizer keeps what was freed for a while, 256 MiB of it. */
 #ifdef __SANITIZE_ADDRESS__
-#define GROWTH_PAGES 65536
+# define GROWTH_PAGES 65536
 #else
-#define GROWTH_PAGES 64
+# define GROWTH_PAGES 64
 #endif
 
 START_TEST(test_cycles)
