@@ -95,6 +95,8 @@ struct names *names_start(
 	struct dns_stub_config stub = {
 		.listen = config->dns_listen,
 		.nr_listen = config->nr_dns_listen,
+		.sockets = config->dns_sockets,
+		.nr_sockets = config->nr_dns_sockets,
 		.servers = servers,
 		.max_clients = max_clients(),
 	};
