@@ -37,6 +37,10 @@
  *   are as old as they are; the kernel is asked before one is repeated on
  *   another socket (lookup.c).
  *
+ * - A blocking connect() leaves the application's socket as it is and waits on
+ *   a gate of its own. The slot names that gate meanwhile, so that shutdown()
+ *   in another thread finds it.
+ *
  * Slots live in pages of SLOTS_PER_PAGE that are mapped when first written and
  * never unmapped: no heap, 4 KiB touched at a time, nothing at all for fds that
  * never were TCP sockets or in an epoll set. fds from SLOT_FDS on (a million)
@@ -203,6 +207,30 @@ void slot_epoll_note(int fd, int epfd, int op, const struct epoll_event *event);
  * Return: whether there is one; *epfd and *event are set then.
  */
 bool slot_epoll_at(int fd, int index, int *epfd, struct epoll_event *event);
+
+/**
+ * slot_wait_begin() - a blocking connect() waits on a gate
+ * @fd:     the application's
+ * @gate:   fd number of the gate
+ * @cookie: the gate's
+ */
+void slot_wait_begin(int fd, int gate, uint64_t cookie);
+
+/** slot_wait_end() - it does not wait any more. Return: whether another thread
+ * gave the attempt up with slot_wait_break() */
+bool slot_wait_end(int fd, uint64_t cookie);
+
+/**
+ * slot_wait_at() - the gate on which somebody waits for this fd
+ * @cookie: set to what the gate's cookie must be
+ *
+ * Return: its number, which may be another file's by now, or -1.
+ */
+int slot_wait_at(int fd, uint64_t *cookie);
+
+/** slot_wait_break() - give up the attempt that waits on this gate. Return:
+ * false if it waits no more, or another was faster */
+bool slot_wait_break(int fd, uint64_t cookie);
 
 /** slot_epoll_forget() - the kernel does not have registration @index */
 void slot_epoll_forget(int fd, int index);

@@ -389,6 +389,7 @@ static int prepare(
 static int run(const struct options *options)
 {
 	struct settings settings;
+	char missing[PATH_MAX];
 	char path[PATH_MAX];
 	int status, err;
 
@@ -400,7 +401,10 @@ static int run(const struct options *options)
 	if (prepare(options, &settings) == -1)
 		return EXIT_SELF;
 	err = program_exec(path, options->argv);
-	say("%s: %s", path, strerror(err));
+	if (err == ENOENT && program_missing(path, missing) == 0)
+		say("%s: its interpreter %s is not found", path, missing);
+	else
+		say("%s: %s", path, strerror(err));
 	return err == ENOENT ? EXIT_NOT_FOUND : EXIT_NOEXEC;
 }
 
