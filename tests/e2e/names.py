@@ -8,6 +8,7 @@ nothing else, and addresses where servers misbehave:
 
 	DNS4     dnsmasq, over UDP and TCP
 	TCP4     the same over TCP alone (socat)
+	MUTE4    takes connections and never answers
 	REFUSED4 an address of the world where nobody listens
 	SILENT4  of harness.py: never answers
 
@@ -23,11 +24,12 @@ cannot show.
 import os
 import shutil
 
-from harness import SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
+from harness import PYTHON, SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
 
 DNS4 = "10.77.53.1"
 TCP4 = "10.77.53.2"
 REFUSED4 = "10.77.53.3"
+MUTE4 = "10.77.53.4"
 NOBODY6 = "2001:db8:53::dead"
 
 MANY = 60  # addresses: more than fit into 512 bytes
@@ -77,8 +79,8 @@ class NameServers:
 
     def __init__(self, world):
         self.world = world
-        sh("for a in %s %s %s; do ip addr add $a/32 dev lo; done" %
-           (DNS4, TCP4, REFUSED4))
+        sh("for a in %s %s %s %s; do ip addr add $a/32 dev lo; done" %
+           (DNS4, TCP4, REFUSED4, MUTE4))
         conf = world.tmp + "/dnsmasq.conf"
         with open(conf, "w", encoding="ascii") as file:
             file.write(CONF.format(dns=DNS4, v4=WORLD4, v6=WORLD6,
@@ -97,6 +99,11 @@ class NameServers:
             "world-dns-tcp", ["socat", "TCP-LISTEN:53,bind=%s,fork,reuseaddr,"
                               "backlog=64" % TCP4, "TCP:%s:53" % DNS4], world.tmp)
         self.tcp.wait_ready(lambda: listening(TCP4, 53))
+        self.mute = Daemon(
+            "world-dns-mute", [PYTHON, "-c", "import signal, socket; "
+                               "s = socket.create_server(('%s', 53), backlog=512); "
+                               "signal.pause()" % MUTE4], world.tmp)
+        self.mute.wait_ready(lambda: listening(MUTE4, 53))
 
     def conf(self, *servers):
         """A resolv.conf with these servers. Return its path."""
