@@ -14,21 +14,33 @@ static atomic_bool loaded;
 /* Each reader returns NULL, or what it expected of the text. */
 typedef const char *read_fn(struct config *c, const char *text);
 
-static const char *read_bypass(struct config *c, const char *text)
+static const char *read_blocks(const char *text, struct ip_prefix *blocks,
+	unsigned int max, unsigned int *nr)
 {
 	while (*text) {
 		size_t len = strcspn(text, ",");
 
-		if (c->nr_bypass == BYPASS_MAX)
+		if (*nr == max)
 			return EXPECTED_FEWER_BLOCKS;
-		if (ip_prefix_parse(&c->bypass[c->nr_bypass], text, len) == -1)
+		if (ip_prefix_parse(&blocks[*nr], text, len) == -1)
 			return EXPECTED_BYPASS;
-		c->nr_bypass++;
+		++*nr;
 		text += len;
 		if (*text == ',')
 			text++;
 	}
 	return NULL;
+}
+
+static const char *read_bypass(struct config *c, const char *text)
+{
+	return read_blocks(text, c->bypass, BYPASS_MAX, &c->nr_bypass);
+}
+
+static const char *read_stub(struct config *c, const char *text)
+{
+	return read_blocks(text, c->stub, STUB_MAX, &c->nr_stub) ? EXPECTED_STUB
+								 : NULL;
 }
 
 static const char *read_loopback(struct config *c, const char *text)
@@ -73,6 +85,12 @@ static void refuse(struct config *c, const char *name, const char *expected)
 	c->bad = name;
 }
 
+static const char *read_res_options(struct config *c, const char *text)
+{
+	c->use_vc = strstr(text, "use-vc") != NULL;
+	return NULL;
+}
+
 static void load(struct config *c)
 {
 	static const struct {
@@ -83,6 +101,8 @@ static void load(struct config *c)
 		{"PROXY_LOOPBACK", read_loopback},
 		{"PROXY_BYPASS", read_bypass},
 		{"PROXY_WAIT", read_wait},
+		{STUB_VARIABLE, read_stub},
+		{"RES_OPTIONS", read_res_options},
 	};
 	const char *text, *why, *bad;
 
@@ -135,15 +155,28 @@ static bool is_nowhere(const struct ip_port *a)
 	       memcmp(a->ip, "\xff\xff\xff\xff", 4) == 0;
 }
 
+static bool is_in(const struct ip_prefix *blocks, unsigned int nr,
+	const struct ip_port *a)
+{
+	for (unsigned int i = 0; i < nr; i++) {
+		if (ip_prefix_match(&blocks[i], a))
+			return true;
+	}
+	return false;
+}
+
 static bool is_bypassed(const struct ip_port *a)
 {
 	const struct config *c = config();
 
-	for (unsigned int i = 0; i < c->nr_bypass; i++) {
-		if (ip_prefix_match(&c->bypass[i], a))
-			return true;
-	}
-	return false;
+	return is_in(c->bypass, c->nr_bypass, a);
+}
+
+static bool is_stub(const struct ip_port *a)
+{
+	const struct config *c = config();
+
+	return a->port == STUB_PORT && is_in(c->stub, c->nr_stub, a);
 }
 
 bool config_keeps_local(const struct ip_port *dst)
@@ -151,7 +184,7 @@ bool config_keeps_local(const struct ip_port *dst)
 	struct ip_port a = *dst;
 
 	ip_port_unmap(&a);
-	if (is_bypassed(&a))
+	if (is_bypassed(&a) || is_stub(&a))
 		return true;
 	if (ip_port_is_loopback(&a) || ip_port_is_any(&a))
 		return !config()->loopback_is_host;

@@ -10,6 +10,12 @@
 #include "common/endpoint.h"
 
 #define BYPASS_MAX 64
+#define STUB_MAX   16
+#define STUB_PORT  53
+
+/* Set by the launcher for the library, and by nobody else: the addresses, with
+ * commas between them, on whose port 53 the enclave's DNS stub answers. */
+#define STUB_VARIABLE "PROXY_STUB"
 
 /* What a variable should have been; the launcher says the same. */
 #define EXPECTED_LOOPBACK "expected local or host"
@@ -17,6 +23,7 @@
  "expected addresses or blocks such as 10.0.0.0/8,fd00::/8"
 #define EXPECTED_FEWER_BLOCKS "expected at most 64 addresses or blocks"
 #define EXPECTED_WAIT         "expected seconds, a number up to 86400"
+#define EXPECTED_STUB         "expected at most 16 addresses with commas between them"
 
 /**
  * struct config - the library's settings
@@ -31,6 +38,8 @@
  *                 where others could be first; so it must be root's or ours
  * @loopback_is_host: PROXY_LOOPBACK=host
  * @bypass, @nr_bypass: PROXY_BYPASS
+ * @stub, @nr_stub: PROXY_STUB
+ * @use_vc:        RES_OPTIONS asks for use-vc, see resolver.c
  * @talk:          PROXY_LOG is set, to warn or more: the library may say a
  *                 line on stderr. Without it, it never does
  */
@@ -43,10 +52,13 @@ struct config {
 	char vendor_path[ENDPOINT_PATH_MAX + 1];
 	bool vendor_is_default;
 	bool loopback_is_host;
+	bool use_vc;
 	bool talk;
 	uint32_t wait_ms;
 	unsigned int nr_bypass;
+	unsigned int nr_stub;
 	struct ip_prefix bypass[BYPASS_MAX];
+	struct ip_prefix stub[STUB_MAX];
 };
 
 /** config() - the settings; never NULL */
@@ -60,6 +72,11 @@ const struct config *config(void);
  * TCP cannot reach anyway or not on another machine (multicast, broadcast, IPv6
  * link-local), whose errors are the kernel's to give. 0.0.0.0 and :: mean
  * loopback, as in the kernel.
+ *
+ * And port 53 of the addresses on which the enclave's DNS stub stands in for
+ * the servers in resolv.conf: a resolver that asks over TCP, because it was
+ * told to or an answer was truncated, gets the same answers there as over UDP
+ * (and from the servers of --dns).
  */
 bool config_keeps_local(const struct ip_port *dst);
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/endpoint.h"
 #include "common/log.h"
+#include "preload/config.h"
 #include "proxify/env.h"
 #include "proxify/loopback.h"
 #include "proxify/options.h"
@@ -214,6 +215,17 @@ static void check_names(
 	warn(settings, line);
 }
 
+/* Where the library leaves resolvers that use TCP to the stub. */
+static int tell_library(const struct resolv_plan *plan)
+{
+	char where[RESOLV_LIST_MAX];
+
+	if (!plan->stub)
+		return unsetenv(STUB_VARIABLE);
+	return set_variable(STUB_VARIABLE,
+		resolv_plan_addresses(plan, where, sizeof(where)));
+}
+
 /* What is the program's alone: its environment and its view of the files. */
 static int finish_names(const struct resolv_plan *plan)
 {
@@ -221,6 +233,8 @@ static int finish_names(const struct resolv_plan *plan)
 	char value[1024];
 	const char *new = resolv_env(old, value, sizeof(value));
 
+	if (!plan->kept && tell_library(plan) == -1)
+		return -1;
 	if (resolv_enter(plan) == -1) {
 		say("cannot give the program its own %s: %s", plan->path,
 			strerror(errno));

@@ -406,6 +406,7 @@ static int serve(struct proxy *p)
 	status = EXIT_SUCCESS;
 out:
 	teardown(p);
+	log_flush();
 	return status;
 }
 
@@ -429,6 +430,8 @@ int main(int argc, char **argv)
 	char error[OPTPARSE_ERROR_MAX];
 	int status = EXIT_SUCCESS;
 
+	if (fd_fill_standard() == -1)
+		return EXIT_FAILURE; /* and nowhere to say so */
 	if (options_parse(&proxy.options, argc, argv, error) == -1) {
 		fprintf(stderr, "%s: %s\nTry '%s --help'.\n",
 			proxy.options.program, error, proxy.options.program);

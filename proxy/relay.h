@@ -10,9 +10,11 @@
  * relay.c opens with the theory of operation.
  */
 
+#include "proxy/held.h"
 #include "proxy/list.h"
 #include "proxy/reap.h"
 
+#include <errno.h>
 #include <ev.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -22,14 +24,12 @@
 #define RELAY_BUFFER_DEFAULT ((size_t)256 * 1024)
 #define RELAY_BUFFER_MIN     1024
 #define RELAY_BUFFER_MAX     ((size_t)16 * 1024 * 1024)
-#define RELAY_SPARES         8
 
 struct relay;
 
 /**
  * struct relay_group - the relays of one event loop, and what they share
- * @scratch, @scratch_size: bytes pass through this buffer in one go
- * @spare, @nr_spare: buffers of that size that slow sinks are done with
+ * @scratch: bytes pass through its buffer in one go
  * @steady:  relays that wait for both sides to send
  * @watched: relays with a side that is not waited for, which @sweep looks at
  * @sweep_every, @gone_after: seconds; may be changed before the first relay
@@ -40,10 +40,7 @@ struct relay_group {
 	uint32_t magic;
 	struct ev_loop *loop;
 	struct reaper *reaper;
-	uint8_t *scratch;
-	size_t scratch_size;
-	uint8_t *spare[RELAY_SPARES];
-	unsigned int nr_spare;
+	struct scratch scratch;
 	struct list steady;
 	struct list watched;
 	ev_timer sweep;
@@ -84,11 +81,16 @@ struct relay_sock {
 	sa_family_t family;
 };
 
+/* The errno that stands for the relay's own idle timeout, as no socket ever
+ * has it (those report ETIMEDOUT, for a peer that does not answer). */
+#define RELAY_IDLE ETIME
+
 /**
  * struct relay_ops - what an owner wants to be told; each may be NULL
  * @direction_done: no more bytes come from @side: the end of its stream was
- *         passed on (@err 0), or the direction broke (@err an errno). @bytes
- *         were read from it. Called at most once for each side
+ *         passed on (@err 0), or the direction broke (@err an errno, or
+ *         RELAY_IDLE). @bytes were read from it. Called at most once for each
+ *         side
  * @closed: the last call; both fds are closed
  */
 struct relay_ops {

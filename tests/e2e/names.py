@@ -8,6 +8,7 @@ nothing else, and addresses where servers misbehave:
 
 	DNS4     dnsmasq, over UDP and TCP
 	TCP4     the same over TCP alone (socat)
+	MUTE4    takes connections and never answers
 	REFUSED4 an address of the world where nobody listens
 	SILENT4  of harness.py: never answers
 
@@ -23,11 +24,13 @@ cannot show.
 import os
 import shutil
 
-from harness import SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
+from harness import PYTHON, SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
 
 DNS4 = "10.77.53.1"
 TCP4 = "10.77.53.2"
 REFUSED4 = "10.77.53.3"
+MUTE4 = "10.77.53.4"
+NOBODY6 = "2001:db8:53::dead"
 
 MANY = 60  # addresses: more than fit into 512 bytes
 BIG = 300  # more than fit into 4096
@@ -48,6 +51,8 @@ local=/test/
 host-record=web.names.test,{v4},{v6}
 host-record=v4.names.test,{v4}
 host-record=v6.names.test,{v6}
+host-record=loop.names.test,127.0.0.1,::1
+host-record=half.names.test,{v4},{nobody6}
 cname=one.names.test,two.names.test
 cname=two.names.test,three.names.test
 cname=three.names.test,web.names.test
@@ -74,11 +79,12 @@ class NameServers:
 
     def __init__(self, world):
         self.world = world
-        sh("for a in %s %s %s; do ip addr add $a/32 dev lo; done" %
-           (DNS4, TCP4, REFUSED4))
+        sh("for a in %s %s %s %s; do ip addr add $a/32 dev lo; done" %
+           (DNS4, TCP4, REFUSED4, MUTE4))
         conf = world.tmp + "/dnsmasq.conf"
         with open(conf, "w", encoding="ascii") as file:
             file.write(CONF.format(dns=DNS4, v4=WORLD4, v6=WORLD6,
+                                   nobody6=NOBODY6,
                                    silent=SILENT4))
             for n in range(MANY):
                 file.write("host-record=many.names.test,10.77.60.%d\n" % (n + 1))
@@ -93,6 +99,11 @@ class NameServers:
             "world-dns-tcp", ["socat", "TCP-LISTEN:53,bind=%s,fork,reuseaddr,"
                               "backlog=64" % TCP4, "TCP:%s:53" % DNS4], world.tmp)
         self.tcp.wait_ready(lambda: listening(TCP4, 53))
+        self.mute = Daemon(
+            "world-dns-mute", [PYTHON, "-c", "import signal, socket; "
+                               "s = socket.create_server(('%s', 53), backlog=512); "
+                               "signal.pause()" % MUTE4], world.tmp)
+        self.mute.wait_ready(lambda: listening(MUTE4, 53))
 
     def conf(self, *servers):
         """A resolv.conf with these servers. Return its path."""

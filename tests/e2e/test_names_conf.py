@@ -72,6 +72,13 @@ def test_the_files_own_servers(make, conf):
     assert names.get_conf(site.enclave) == conf
 
 
+@pytest.mark.parametrize("options", [[], ["+tcp"]])
+def test_both_loopbacks(make, options):
+    """Without a nameserver line dig asks ::1 first, and complains if it must."""
+    result = make(conf="").run(["dig", "+short", *options, "v4.names.test"]).ok()
+    assert (result.out, result.err) == (WORLD4 + "\n", "")
+
+
 def test_dead_servers_are_remembered(make):
     site = make(conf="nameserver %s\nnameserver %s\nnameserver %s\n" %
                 (SILENT4, REFUSED4, DNS4))
@@ -88,11 +95,55 @@ def test_servers_of_the_host_in_turn(make):
     assert look_up(site) == [WORLD4]
 
 
+def test_hosts_server_takes_connections_only(make):
+    """The host's first server is connected to and does not answer: the next one
+    is asked, and after two names the first at once no more."""
+    site = make(host=[names.MUTE4, DNS4])
+    argv = ["dig", "+short", "+tries=1", "+time=5", "v4.names.test"]
+    for name in ("v4", "web", "one"):
+        argv[-1] = name + ".names.test"
+        result = site.run(argv).ok()
+        assert WORLD4 in result.out
+    assert result.seconds < 1
+
+
+@pytest.mark.no_asan("the library is not loaded by way of harness.environ()")
+def test_few_descriptors(make):
+    """Programs that hold connections to the stub open leave it descriptors to
+    ask its servers with."""
+    site = make()
+    site.enclave.plain(["prlimit", "--nofile=64",
+                        site.world.bin + "/proxify", "true"]).ok()
+    code = ("import socket, subprocess\n"
+            "held = [socket.create_connection(('127.0.0.1', 53))"
+            " for _ in range(200)]\n"
+            "for _ in range(3):\n"
+            "    subprocess.run(['dig', '+tries=1', '+time=5', '+short',"
+            " 'v4.names.test'], check=True)\n")
+    result = site.enclave.plain([PYTHON, "-c", code]).ok()
+    assert result.out == 3 * (WORLD4 + "\n")
+
+
 def test_dns_option(make):
     site = make(host=[REFUSED4], conf="nameserver %s\n" % REFUSED4)
     options = ["--dns", "%s,%s:53" % (REFUSED4, DNS4)]
     assert look_up(site, options) == [WORLD4]
     assert names.get_conf(site.enclave) == "nameserver %s\n" % REFUSED4
+
+
+@pytest.mark.parametrize("loopback", ["local", "host"])
+def test_tcp_is_answered_by_the_stub(make, loopback):
+    """A resolver of a covered program that uses TCP, as RES_OPTIONS says or
+    because an answer was truncated: its nameserver is the stub all the same, and
+    that asks whom --dns names."""
+    site = make(host=[REFUSED4], conf="nameserver %s\n" % REFUSED4)
+    env = {"PROXY_LOOPBACK": loopback}
+    options = ["--dns", DNS4]
+    for argv in (["node", PROGRAMS + "lookup.js", "resolve4", "v4.names.test"],
+                 ["dig", "+short", "+tcp", "v4.names.test"],
+                 ["dig", "+short", "+tcp", "@127.0.0.1", "v4.names.test"]):
+        result = site.run(argv, options=options, env=env).ok()
+        assert (result.out, result.err) == (WORLD4 + "\n", "")
 
 
 @pytest.mark.parametrize("options,named", [

@@ -93,6 +93,8 @@ START_TEST(test_environment)
 		{"PROXY_WAIT", "86401", {"PROXY_WAIT"}},
 		{"PROXY_WAIT", "-1", {"PROXY_WAIT"}},
 		{"PROXY_WAIT", "5s", {"PROXY_WAIT"}},
+		{"PROXY_STUB", "127.0.0.1,::1", {"-", "0", "0", "0"}},
+		{"PROXY_STUB", "127.0.0.1:53", {"PROXY_STUB"}},
 		{"PROXY_ENDPOINT", "vsock:3:8888", {"-", "0", "0", "0"}},
 		{"PROXY_ENDPOINT", "vsock:3", {"PROXY_ENDPOINT"}},
 		{"SOCKET_VENDOR_PATH", "relative", {"SOCKET_VENDOR_PATH"}},
@@ -247,6 +249,43 @@ START_TEST(test_addresses)
 }
 END_TEST
 
+/* Port 53 where the DNS stub is belongs to the enclave, whatever loopback
+ * means, and no other port does. */
+START_TEST(test_stub)
+{
+	static const struct {
+		const char *ip;
+		uint16_t port;
+		bool keeps;
+	} cases[] = {
+		{"10.0.0.2", 53, true},
+		{"::ffff:10.0.0.2", 53, true},
+		{"10.0.0.2", 80, false},
+		{"10.0.0.3", 53, false},
+		{"127.0.0.1", 53, true},
+		{"127.0.0.2", 53, false},
+		{"fd00::53", 53, true},
+		{"fd00::54", 53, false},
+	};
+	static const char *const stubs[] = {
+		"127.0.0.1", "10.0.0.2", "fd00::53"};
+	struct config *c = stage_config();
+
+	for (size_t i = 0; i < 3; i++)
+		ck_assert_int_eq(ip_prefix_parse(&c->stub[c->nr_stub++],
+					 stubs[i], strlen(stubs[i])),
+			0);
+	c->loopback_is_host = true;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct ip_port at = parse(cases[i].ip);
+
+		at.port = cases[i].port;
+		ck_assert_msg(config_keeps_local(&at) == cases[i].keeps,
+			"connect to %s, port %d", cases[i].ip, at.port);
+	}
+}
+END_TEST
+
 /* Bypassed, it is the kernel's: there is no route here. */
 START_TEST(test_bypass)
 {
@@ -306,6 +345,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, test_many_blocks);
 	tc = stage_case(s, "addresses");
 	tcase_add_test(tc, test_addresses);
+	tcase_add_test(tc, test_stub);
 	tcase_add_test(tc, test_bypass);
 	tcase_add_loop_test(tc, test_loopback_is_host, 0, 6);
 	return s;
