@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from harness import HERE, PYTHON, TIMEOUT, WORLD4, run, until
+from harness import HERE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run, until
 from inbound import PROGRAMS, Inside, asks, reachable
 
-RECOVERY_SECONDS = 2.0
+RECOVERY_SECONDS = 2.0 * SLOWNESS
 
 # Ten listeners that nobody talks to.
 TEN = """
@@ -123,7 +123,7 @@ def test_server_before_the_proxy(new_site, world):
     port = world.port()
     got = site.enclave.run([PYTHON, "-c", IN_USE, port])
     assert got.rc != 0 and "Network is down" in got.err
-    assert got.seconds < 5
+    assert got.seconds < 5 * SLOWNESS
     server = Inside(site, "python-asyncio", None)
     waiting = site.enclave.popen(
         ["python3", PROGRAMS + "serve.py", "asyncio", server.port],
