@@ -48,6 +48,20 @@ int fd_set_cloexec(int fd, bool on)
 	return set_flag(fd, F_GETFD, F_SETFD, FD_CLOEXEC, on);
 }
 
+int fd_fill_standard(void)
+{
+	int fd;
+
+	/* open() takes the lowest number that is free. */
+	do {
+		fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+		if (fd == -1)
+			return -1;
+	} while (fd <= STDERR_FILENO);
+	closefd(&fd);
+	return 0;
+}
+
 ssize_t fd_send(int sock, const void *buf, size_t len, int pass, int flags)
 {
 	union {

@@ -31,6 +31,17 @@ int fd_set_nonblock(int fd, bool on);
 int fd_set_cloexec(int fd, bool on);
 
 /**
+ * fd_fill_standard() - make sure that 0, 1 and 2 are open
+ *
+ * A program may be started with them closed. The next fd would be one of them
+ * then, and what is meant for stderr would go to a peer. /dev/null is put
+ * where nothing is.
+ *
+ * Return: 0, or -1 and errno.
+ */
+int fd_fill_standard(void);
+
+/**
  * fd_send() - send one message with at most one fd
  * @sock:    a unix socket
  * @buf, @len: the message

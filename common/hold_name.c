@@ -6,7 +6,7 @@
 #define DOMAIN     ".proxy.internal"
 #define DOMAIN_LEN (sizeof(DOMAIN) - 1)
 #define VERB_LEN   5 /* "hold-", "join-" */
-#define DIGITS     (2 * HOLD_KEY_LEN)
+#define DIGITS     (2UL * HOLD_KEY_LEN)
 
 static const char hex[] = "0123456789abcdef";
 
@@ -87,6 +87,23 @@ int hold_name_parse(struct hold_name *out, const struct socks5_addr *addr)
 	return parse_key(at + scope, out->key);
 }
 
+/* Append @text, without its NUL. Return: where it ends. */
+static char *put(char *at, const char *text)
+{
+	while (*text)
+		*at++ = *text++;
+	return at;
+}
+
+static char *put_scope(char *at, const struct hold_name *name)
+{
+	for (size_t i = 0; i < sizeof(scopes) / sizeof(scopes[0]); i++)
+		if (scopes[i].v4 == name->v4 && scopes[i].v6 == name->v6 &&
+			scopes[i].loopback == name->loopback)
+			return put(at, scopes[i].text);
+	return at;
+}
+
 void hold_name_write(
 	const struct hold_name *name, uint16_t port, struct socks5_addr *out)
 {
@@ -94,22 +111,13 @@ void hold_name_write(
 
 	memset(out, 0, sizeof(*out));
 	out->addr.port = port;
-	memcpy(at, name->verb == HOLD_HOLD ? "hold-" : "join-", VERB_LEN);
-	at += VERB_LEN;
-	for (size_t i = 0; name->verb == HOLD_HOLD &&
-			   i < sizeof(scopes) / sizeof(scopes[0]);
-		i++) {
-		if (scopes[i].v4 != name->v4 || scopes[i].v6 != name->v6 ||
-			scopes[i].loopback != name->loopback)
-			continue;
-		memcpy(at, scopes[i].text, strlen(scopes[i].text));
-		at += strlen(scopes[i].text);
-	}
+	at = put(at, name->verb == HOLD_HOLD ? "hold-" : "join-");
+	if (name->verb == HOLD_HOLD)
+		at = put_scope(at, name);
 	for (size_t i = 0; i < HOLD_KEY_LEN; i++) {
 		*at++ = hex[name->key[i] >> 4];
 		*at++ = hex[name->key[i] & 0xf];
 	}
-	memcpy(at, DOMAIN, DOMAIN_LEN);
-	at += DOMAIN_LEN;
+	at = put(at, DOMAIN);
 	out->name_len = (uint8_t)(at - out->name);
 }

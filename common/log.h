@@ -14,6 +14,14 @@
  *
  *	2026-01-31T12:00:00.123Z proxy warn: accept on vsock:any:8888: ...
  *
+ * Logging never waits. Whoever reads the log may stall (a pager, a logging
+ * service that is stuck), and a full pipe must not stop the daemon, nor keep it
+ * from ending: a line for which there is no room is dropped, and when there is
+ * room again a line says how many were. Room is asked for with poll(2), which
+ * for a pipe promises more than a line takes, so that O_NONBLOCK, which would
+ * change the file for everybody who shares it, is not needed. (Another process
+ * that fills the same pipe in between could still make one write wait.)
+ *
  * Control characters in a message are written as '?', and a line is cut at
  * 1024 bytes.
  *
@@ -22,7 +30,10 @@
  *
  * Events that a hostile or broken peer can cause at will use the _ratelimit
  * forms: each call site lets LOG_BURST lines through per LOG_WINDOW seconds
- * and then reports how many it kept back.
+ * and then keeps lines back. How many is said in the next line of that site.
+ * Where none follows, the next line of any other site, once the window is
+ * over, or log_flush() brings the first line that was kept back, with the
+ * number of the others: so a burst may be told late, but never not at all.
  */
 
 #include <stdatomic.h>
@@ -33,11 +44,26 @@ enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 #define LOG_BURST  10
 #define LOG_WINDOW 5 /* seconds */
+#define LOG_SAMPLE 200
 
+/**
+ * struct log_site - one place in the code, with static storage, zeroed
+ * @window: start, in seconds since the epoch
+ * @count:  lines in this window
+ * @suppressed: since the last line that came through
+ * The rest is guarded by the log's lock:
+ * @next, @listed: of all sites that ever kept a line back
+ * @sampled: @level and @sample are of the first of those @suppressed
+ */
 struct log_site {
-	_Atomic int64_t window;      /* seconds since the epoch, start */
-	_Atomic uint32_t count;      /* lines in this window */
-	_Atomic uint32_t suppressed; /* since the last line that came through */
+	_Atomic int64_t window;
+	_Atomic uint32_t count;
+	_Atomic uint32_t suppressed;
+	struct log_site *next;
+	bool listed;
+	bool sampled;
+	enum log_level level;
+	char sample[LOG_SAMPLE];
 };
 
 /**
@@ -60,6 +86,9 @@ bool log_enabled(enum log_level level);
 
 __attribute__((format(printf, 3, 4))) void log_write(
 	enum log_level level, struct log_site *site, const char *fmt, ...);
+
+/** log_flush() - bring out all that was kept back; before the process ends */
+void log_flush(void);
 
 /** log_strerror() - thread-safe text of an errno value, a static string */
 const char *log_strerror(int err);

@@ -2,8 +2,9 @@
 
 /*
  * Calls that move data. On a connected socket they cost one load more than the
- * real ones; on a gate they settle it first. What TCP does and other streams
- * do not is made good where a call asks for it:
+ * real ones; on a gate they settle it first; one that is bound or listens they
+ * refuse, as TCP does: what its socket carries is the vendor's. What TCP does
+ * and other streams do not is made good where a call asks for it:
  *
  * - an address in sendto() is ignored on a connected socket (unix and vsock:
  *   EISCONN, EOPNOTSUPP, after which it is sent without);

@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <poll.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <time.h>
 
@@ -87,8 +86,10 @@ static int handshake(int fd, const struct ip_port *dst, int64_t deadline,
 		read_exactly(fd, method, sizeof(method), deadline) == -1 ||
 		socks5_parse_method(method, sizeof(method)) <= 0 ||
 		read_reply(fd, &answer, deadline) == -1) {
-		if (errno != EINTR && errno != ETIMEDOUT)
+		if (errno != EINTR && errno != ETIMEDOUT) {
+			warn_of_host_proxy();
 			errno = ENETDOWN;
+		}
 		return -1;
 	}
 	*local = answer.bound.addr;
@@ -136,15 +137,13 @@ fail:
 int direct_connect(const struct endpoint *proxy, const struct ip_port *dst,
 	int timeout_ms, struct ip_port *local)
 {
-	static atomic_bool said;
 	int64_t deadline = now_ms() + timeout_ms;
 	int fd = dial(proxy, deadline);
 
 	if (fd == -1) {
 		if (errno == EINTR)
 			return -1;
-		warn_once(&said, "cannot reach the host proxy",
-			config()->endpoint_text);
+		warn_of_host_proxy();
 		errno = ENETDOWN;
 		return -1;
 	}

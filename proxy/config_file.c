@@ -27,7 +27,8 @@
  *	              the last one was the same; inih tells only keys apart
  *	indentation   is cut off, or inih would take such a line for the
  *	              continuation of the last value
- *	long lines    are an error, where inih would cut them in two
+ *	long lines    are an error, where inih would cut them in two, unless
+ *	              they are comments
  *
  * The first error ends it. Nothing is opened here: a file is taken whole or
  * not at all.
@@ -209,8 +210,9 @@ static char *on_read(char *str, int num, void *stream)
 		return NULL;
 	if (line[0] == '[' && !begin_section(p, line))
 		return NULL;
-	/* Its name is of no interest to inih, which would cut it. */
-	if (line[0] == '[')
+	/* Neither a section's name nor a comment is of interest to inih, which
+	 * would cut them. */
+	if (line[0] != '\0' && strchr("[#;", line[0]))
 		line[0] = '\0';
 	if (snprintf(str, (size_t)num, "%s\n", line) >= num) {
 		fail(p, p->line, "longer than %d bytes", num - 2);

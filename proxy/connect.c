@@ -60,10 +60,13 @@ static int error_rank(int err)
 	}
 }
 
-static void note_error(struct connect_job *job, int err)
+static void note_error(
+	struct connect_job *job, int err, const struct ip_port *dst)
 {
-	if (error_rank(err) >= error_rank(job->err))
-		job->err = err;
+	if (error_rank(err) < error_rank(job->err))
+		return;
+	job->err = err;
+	job->tried = *dst;
 }
 
 void connect_order(struct ip_port *addrs, size_t nr)
@@ -173,6 +176,8 @@ static int attempt_next(struct connect_job *job)
 
 	assert(job->next < job->nr_addrs);
 	assert(job->nr_attempts < CONNECT_PARALLEL);
+	if (!job->err)
+		job->tried = *dst;
 	err = dial_address(dst, &fd);
 	if (err == 0)
 		err = confirm(job, fd, dst);
@@ -223,7 +228,7 @@ static bool advance(struct connect_job *job)
 			release(job);
 			return true;
 		}
-		note_error(job, err);
+		note_error(job, err, &job->addrs[job->next - 1]);
 	}
 	if (job->nr_attempts == 0) {
 		assert(job->err);
@@ -262,7 +267,7 @@ static void on_attempt(struct ev_loop *loop, ev_io *w, int revents)
 		job->cb(job, job->arg);
 		return;
 	}
-	note_error(job, err);
+	note_error(job, err, &dst);
 	attempt_remove(job, (unsigned int)(a - job->attempt));
 	if (advance(job))
 		job->cb(job, job->arg);
@@ -278,7 +283,7 @@ static void displace_oldest(struct connect_job *job)
 			oldest = i;
 	if (ev_now(job->loop) - job->attempt[oldest].started < job->patience)
 		return;
-	note_error(job, ETIMEDOUT);
+	note_error(job, ETIMEDOUT, &job->addrs[job->attempt[oldest].index]);
 	attempt_remove(job, oldest);
 }
 
@@ -303,6 +308,7 @@ void connect_init(
 	job->fd = -1;
 	job->err = 0;
 	memset(&job->local, 0, sizeof(job->local));
+	memset(&job->tried, 0, sizeof(job->tried));
 	job->addrs = NULL;
 	job->nr_addrs = job->next = 0;
 	job->loop = loop;

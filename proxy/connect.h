@@ -57,6 +57,8 @@ struct connect_attempt {
  *         SO_KEEPALIVE. The owner takes it by setting this to -1
  * @err:   0, or the errno to report
  * @local: the local address of @fd
+ * @tried: what @err is about; as long as there is no error, the address that
+ *         was tried last
  * @addrs, @nr_addrs, @next: what to try, and the first not yet tried
  * @patience: seconds, CONNECT_PATIENCE unless changed before it starts
  * The rest is the module's.
@@ -66,6 +68,7 @@ struct connect_job {
 	int fd;
 	int err;
 	struct ip_port local;
+	struct ip_port tried;
 	struct ip_port one;
 	struct ip_port *addrs;
 	size_t nr_addrs;

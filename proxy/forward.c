@@ -169,9 +169,10 @@ static void refuse(struct forward *f, const char *what, const char *why)
 
 static const char *put_text(char **at, const char *text)
 {
-	char *start = *at;
+	size_t size = strlen(text) + 1;
+	char *start = memcpy(*at, text, size);
 
-	*at += strlen(strcpy(start, text)) + 1;
+	*at += size;
 	return start;
 }
 
@@ -218,7 +219,9 @@ static void on_direction_done(void *arg, int side, uint64_t bytes, int err)
 	dst = flow->dst[0] != '\0';
 	if (err)
 		log_info_ratelimit("%s IO copy failed, from %s to %s: %s", way,
-			flow->end[side], flow->end[!side], log_strerror(err));
+			flow->end[side], flow->end[!side],
+			err == RELAY_IDLE ? "--idle-timeout is over"
+					  : log_strerror(err));
 	else
 		log_info("%s IO copy done, from %s to %s%s%s%s", way,
 			flow->end[side], flow->end[!side],
@@ -313,12 +316,21 @@ static void set_deadline(struct forward *f, double seconds)
 	ev_timer_again(f->env->loop, &f->deadline);
 }
 
+/* Of a name also the address, if one was tried. */
 static void dial_failed(struct forward *f, int err, const char *why)
 {
-	char to[ENDPOINT_STRLEN], what[ENDPOINT_STRLEN + 64];
+	const struct ip_port *tried = &f->dialer.job.tried;
+	char to[ENDPOINT_STRLEN], addr[IP_PORT_STRLEN];
+	char what[ENDPOINT_STRLEN + IP_PORT_STRLEN + 64];
+	bool by_name = f->dialer.ep.kind == ENDPOINT_TCP &&
+		       f->dialer.ep.addr.family == AF_UNSPEC &&
+		       tried->family != AF_UNSPEC;
 
-	snprintf(what, sizeof(what), "failed to connect to %s",
-		service_text(&f->dialer.ep, to, sizeof(to)));
+	if (by_name)
+		ip_port_format(tried, addr, sizeof(addr));
+	snprintf(what, sizeof(what), "failed to connect to %s%s%s%s",
+		service_text(&f->dialer.ep, to, sizeof(to)),
+		by_name ? " (" : "", by_name ? addr : "", by_name ? ")" : "");
 	refuse(f, what, why ? why : log_strerror(err));
 }
 
@@ -496,7 +508,10 @@ static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
 	if (f->state == FORWARD_HEAD)
 		refuse(f, "its destination did not come in time", NULL);
 	else
-		dial_failed(f, dialer_timed_out(&f->dialer), NULL);
+		dial_failed(f, dialer_timed_out(&f->dialer),
+			f->dialer.state == DIALER_RESOLVING
+				? "its address was not found in time"
+				: NULL);
 }
 
 /* ---- life ---- */

@@ -14,6 +14,8 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#define NO_CAPABILITY "TPROXY needs CAP_NET_ADMIN: Operation not permitted"
+
 const char *listener_check(const struct endpoint *ep)
 {
 	switch (ep->kind) {
@@ -64,6 +66,13 @@ int listener_transparent(const struct listener *l)
 	if (setsockopt(l->fd, SOL_IP, IP_TRANSPARENT, &on, sizeof(on)) == -1)
 		return errno;
 	return 0;
+}
+
+void listener_share(const struct listener *l, bool on)
+{
+	int value = on;
+
+	setsockopt(l->fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof(value));
 }
 
 static void set_options(const struct listener *l)
@@ -182,8 +191,8 @@ static void note_port(struct listener *l)
 	endpoint_format(&l->ep, l->text, sizeof(l->text));
 }
 
-const char *listener_try(
-	struct listener *l, const struct endpoint *ep, bool transparent)
+const char *listener_try(struct listener *l, const struct endpoint *ep,
+	const struct listener_options *options)
 {
 	union endpoint_sockaddr addr;
 	const char *why;
@@ -206,7 +215,11 @@ const char *listener_try(
 	if (l->fd == -1)
 		goto fail;
 	set_options(l);
-	errno = transparent ? listener_transparent(l) : 0;
+	if (options->share)
+		listener_share(l, true);
+	errno = options->transparent ? listener_transparent(l) : 0;
+	if (errno == EPERM)
+		why = NO_CAPABILITY;
 	if (errno || bind_and_listen(l, &addr, len) == -1)
 		goto fail;
 	note_port(l);
@@ -214,29 +227,36 @@ const char *listener_try(
 fail:
 	err = errno;
 	closefd_if(&l->fd);
-	return log_strerror(err);
+	return why ? why : log_strerror(err);
 }
 
 int listener_open(struct listener *l, const struct endpoint *ep)
 {
-	const char *why = listener_try(l, ep, false);
+	const struct listener_options options = {0};
+	const char *why = listener_try(l, ep, &options);
 
 	if (why)
 		log_error("cannot listen on %s: %s", l->text, why);
 	return why ? -1 : 0;
 }
 
-void listener_close(struct listener *l)
+bool listener_is_reached(const struct listener *l)
 {
 	struct stat st;
 
+	if (l->ep.kind != ENDPOINT_UNIX)
+		return true;
+	return l->ino != 0 && lstat(l->ep.text, &st) == 0 &&
+	       st.st_dev == l->dev && st.st_ino == l->ino;
+}
+
+void listener_close(struct listener *l)
+{
 	if (l->fd == -1)
 		return;
 	/* First the file, so that nobody connects to a socket that is about
 	 * to go, where a successor may be waiting behind it. */
-	if (l->ep.kind == ENDPOINT_UNIX && l->ino != 0 &&
-		lstat(l->ep.text, &st) == 0 && st.st_dev == l->dev &&
-		st.st_ino == l->ino)
+	if (l->ep.kind == ENDPOINT_UNIX && listener_is_reached(l))
 		unlink(l->ep.text);
 	closefd(&l->fd);
 }

@@ -43,15 +43,41 @@ struct listener {
 const char *listener_check(const struct endpoint *ep);
 
 /**
+ * struct listener_options - what is not in the endpoint
+ * @transparent: take connections to foreign addresses (TPROXY)
+ * @share: bind although another listener of this user has the TCP port, if
+ *         that one allows it (listener_share()); to be taken back after
+ */
+struct listener_options {
+	bool transparent;
+	bool share;
+};
+
+/**
  * listener_try() - listen, and say nothing
  * @listener: filled; fd -1 on failure
  * @ep:       passes listener_check(). A TCP name is looked up, blocking
- * @transparent: take connections to foreign addresses (TPROXY)
+ * @options:  see there
  *
  * Return: NULL, or why not.
  */
-const char *listener_try(
-	struct listener *listener, const struct endpoint *ep, bool transparent);
+const char *listener_try(struct listener *listener, const struct endpoint *ep,
+	const struct listener_options *options);
+
+/**
+ * listener_share() - allow or forbid others of this user on this TCP port
+ *
+ * For the moment in which one listener follows another on an overlapping
+ * address (127.0.0.1 and then any).
+ */
+void listener_share(const struct listener *listener, bool on);
+
+/**
+ * listener_is_reached() - does its address still lead to it?
+ *
+ * Return: false if it is a unix socket whose file is gone or another one.
+ */
+bool listener_is_reached(const struct listener *listener);
 
 /** listener_transparent() - the same on a listener. Return: 0 or an errno */
 int listener_transparent(const struct listener *listener);

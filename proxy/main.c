@@ -31,6 +31,7 @@
 #include "proxy/resolve.h"
 #include "proxy/worker.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -131,6 +132,7 @@ static int open_set(struct proxy *p)
 /* In the words that users of the forwarding modes know. */
 static void say_what_is_served(const struct service_set *set)
 {
+	assert(set);
 	for (size_t i = 0; i < set->nr; i++) {
 		const struct service *s = set->service[i];
 		const struct service_config *config = &s->config;
@@ -167,6 +169,7 @@ static void configure(struct proxy *p, long fd_limit)
 {
 	const struct options *o = process_options(p);
 
+	assert(p->set);
 	fd_budget_init(&p->budget, fd_limit,
 		FDS_OF_PROCESS + (long)p->set->nr +
 			FDS_OF_WORKER * (long)o->workers);
@@ -403,6 +406,7 @@ static int serve(struct proxy *p)
 	status = EXIT_SUCCESS;
 out:
 	teardown(p);
+	log_flush();
 	return status;
 }
 
@@ -426,6 +430,8 @@ int main(int argc, char **argv)
 	char error[OPTPARSE_ERROR_MAX];
 	int status = EXIT_SUCCESS;
 
+	if (fd_fill_standard() == -1)
+		return EXIT_FAILURE; /* and nowhere to say so */
 	if (options_parse(&proxy.options, argc, argv, error) == -1) {
 		fprintf(stderr, "%s: %s\nTry '%s --help'.\n",
 			proxy.options.program, error, proxy.options.program);

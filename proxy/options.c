@@ -188,8 +188,26 @@ static const char *set_resolv_conf(void *target, const char *value)
 
 	if (value[0] != '/' || strlen(value) >= sizeof(o->resolv_conf))
 		return "expected an absolute path";
-	strcpy(o->resolv_conf, value);
+	memcpy(o->resolv_conf, value, strlen(value) + 1);
 	return NULL;
+}
+
+/* "3:5", "vsock:3:5", "tcp:[::1]:5": with a port where none belongs. Only what
+ * is certain; the rest is for the parser. */
+static bool has_a_port(const char *value)
+{
+	const char *host = value;
+
+	if (strncmp(value, "unix:", 5) == 0 ||
+		strncmp(value, "vsock-mux:", 10) == 0)
+		return false;
+	if (strncmp(value, "vsock:", 6) == 0)
+		host += 6;
+	else if (strncmp(value, "tcp:", 4) == 0)
+		host += 4;
+	if (host[0] == '[')
+		host += strcspn(host, "]");
+	return strchr(host, ':') != NULL;
 }
 
 /*
@@ -212,6 +230,9 @@ static const char *parse_address(
 			strncmp(value, schemes[i], strlen(schemes[i])) == 0;
 	if (bare && strncmp(value, "unix:", 5) != 0)
 		port = ":0";
+	if (bare && has_a_port(value))
+		return "expected no port: it is the one that the client asks "
+		       "for";
 	if (snprintf(text, sizeof(text), "%s%s%s", has_scheme ? "" : scheme,
 		    value, port) >= (int)sizeof(text))
 		return "expected an address, this is too long for one";
@@ -223,27 +244,47 @@ static const char *parse_address(
 	return why;
 }
 
+/* Can it be connected to? Return: NULL, or what was expected. */
+static const char *target_check(const struct endpoint *ep, bool bare)
+{
+	if (ep->kind == ENDPOINT_VSOCK && ep->cid == VMADDR_CID_ANY)
+		return "expected the CID of one machine to connect to";
+	if (bare)
+		return NULL;
+	if ((ep->kind == ENDPOINT_TCP && ep->port == 0) ||
+		(ep->kind == ENDPOINT_VSOCK && ep->port == VMADDR_PORT_ANY))
+		return "expected a port to connect to";
+	return NULL;
+}
+
+#define GIVEN_TWICE "expected it once; 'proxy run' serves several listeners"
+
 static const char *set_vsock(void *target, const char *value)
 {
 	struct options *o = target;
 	bool bare = o->mode->reach == REACH_PORT;
-	const char *why = parse_address(&o->vsock, value, "vsock:", bare);
+	const char *why;
 
-	if (!why && o->mode->from_vsock)
-		why = listener_check(&o->vsock);
-	if (!why && !o->mode->from_vsock && o->vsock.kind == ENDPOINT_VSOCK &&
-		o->vsock.cid == VMADDR_CID_ANY)
-		why = "expected the CID of one machine to connect to";
-	return why;
+	if (o->vsock.kind != ENDPOINT_NONE)
+		return GIVEN_TWICE;
+	why = parse_address(&o->vsock, value, "vsock:", bare);
+	if (why)
+		return why;
+	return o->mode->from_vsock ? listener_check(&o->vsock)
+				   : target_check(&o->vsock, bare);
 }
 
 static const char *set_ip(void *target, const char *value)
 {
 	struct options *o = target;
-	const char *why = parse_address(&o->ip, value, "tcp:", false);
+	const char *why;
 
-	if (!why && !o->mode->from_vsock)
-		why = listener_check(&o->ip);
+	if (o->ip.kind != ENDPOINT_NONE)
+		return GIVEN_TWICE;
+	why = parse_address(&o->ip, value, "tcp:", false);
+	if (!why)
+		why = o->mode->from_vsock ? target_check(&o->ip, false)
+					  : listener_check(&o->ip);
 	if (!why && o->mode->learn == LEARN_REDIRECT &&
 		o->ip.kind != ENDPOINT_TCP)
 		why = "expected a TCP address: only TCP connections can be "
@@ -684,7 +725,8 @@ int options_parse(struct options *o, int argc, char **argv, char *error)
 	/* The command's own word stands where the program's name would. */
 	if (optparse(rows, nr, argc - used + 1, argv + used - 1, o, error) ==
 		-1)
-		return -1;
+		/* Who asks for help gets it, whatever came behind. */
+		return o->help ? 0 : -1;
 	return options_check(o, error);
 }
 

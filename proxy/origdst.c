@@ -16,6 +16,7 @@ static int local_address(int fd, struct ip_port *out)
 	socklen_t len = sizeof(any);
 
 	memset(&any, 0, sizeof(any));
+	memset(out, 0, sizeof(*out));
 	if (getsockname(fd, &any.sa, &len) == -1)
 		return errno;
 	if (ip_port_from_sockaddr(out, &any.sa, len) == -1)
@@ -30,10 +31,12 @@ static int tracked_address(int fd, sa_family_t family, struct ip_port *out)
 	union sockaddr_any any;
 	socklen_t len = family == AF_INET ? sizeof(any.in) : sizeof(any.in6);
 	int level = family == AF_INET ? SOL_IP : SOL_IPV6;
-	int name = family == AF_INET ? SO_ORIGINAL_DST : IP6T_SO_ORIGINAL_DST;
 
+	_Static_assert(SO_ORIGINAL_DST == IP6T_SO_ORIGINAL_DST,
+		"one name for both levels");
 	memset(&any, 0, sizeof(any));
-	if (getsockopt(fd, level, name, &any, &len) == -1)
+	memset(out, 0, sizeof(*out));
+	if (getsockopt(fd, level, SO_ORIGINAL_DST, &any, &len) == -1)
 		return errno;
 	if (ip_port_from_sockaddr(out, &any.sa, len) == -1)
 		return EAFNOSUPPORT;

@@ -35,8 +35,10 @@ const char *peer_format(int fd, char *buf, size_t size)
 	else if (any.sa.sa_family == AF_VSOCK)
 		snprintf(buf, size, "vsock:%u:%u", any.vm.svm_cid,
 			any.vm.svm_port);
-	else if (ip_port_from_sockaddr(&addr, &any.sa, len) == 0)
+	else if (ip_port_from_sockaddr(&addr, &any.sa, len) == 0) {
+		ip_port_unmap(&addr);
 		ip_port_format(&addr, buf, size);
+	}
 out:
 	errno = saved;
 	return buf;

@@ -584,7 +584,7 @@ static void on_idle(struct ev_loop *loop, ev_timer *w, int revents)
 	if (left <= 0) {
 		log_debug("conn %" PRIu64 ": idle for %g s", r->id,
 			r->idle_after);
-		relay_close(r, ETIMEDOUT);
+		relay_close(r, RELAY_IDLE);
 		return;
 	}
 	w->repeat = left;

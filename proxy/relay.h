@@ -13,6 +13,7 @@
 #include "proxy/list.h"
 #include "proxy/reap.h"
 
+#include <errno.h>
 #include <ev.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -84,11 +85,16 @@ struct relay_sock {
 	sa_family_t family;
 };
 
+/* The errno that stands for the relay's own idle timeout, as no socket ever
+ * has it (those report ETIMEDOUT, for a peer that does not answer). */
+#define RELAY_IDLE ETIME
+
 /**
  * struct relay_ops - what an owner wants to be told; each may be NULL
  * @direction_done: no more bytes come from @side: the end of its stream was
- *         passed on (@err 0), or the direction broke (@err an errno). @bytes
- *         were read from it. Called at most once for each side
+ *         passed on (@err 0), or the direction broke (@err an errno, or
+ *         RELAY_IDLE). @bytes were read from it. Called at most once for each
+ *         side
  * @closed: the last call; both fds are closed
  */
 struct relay_ops {

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -87,9 +88,12 @@ bool service_is_full(const struct service *s)
 
 const char *service_text(const struct endpoint *ep, char *buf, size_t size)
 {
-	endpoint_format(ep, buf, size);
-	if (strncmp(buf, TCP_SCHEME, strlen(TCP_SCHEME)) == 0)
-		memmove(buf, buf + strlen(TCP_SCHEME),
-			strlen(buf + strlen(TCP_SCHEME)) + 1);
+	char whole[ENDPOINT_STRLEN];
+	const char *from = whole;
+
+	endpoint_format(ep, whole, sizeof(whole));
+	if (ep->kind == ENDPOINT_TCP)
+		from += strlen(TCP_SCHEME);
+	snprintf(buf, size, "%s", from);
 	return buf;
 }

@@ -43,39 +43,94 @@ static struct entrance *inherit(const struct service_set *set,
 	for (size_t i = 0; old && i < old->nr; i++) {
 		struct entrance *e = old->service[i]->entrance;
 
-		if (endpoint_equal(&e->asked, ep) && !has_entrance(set, e))
+		if (endpoint_equal(&e->asked, ep) && !has_entrance(set, e) &&
+			listener_is_reached(&e->listener))
 			return e;
 	}
 	return NULL;
 }
 
+/**
+ * struct plan - a set being made
+ * @set:    so far
+ * @config, @nr: what it shall have
+ * @old:    the set that it follows, or NULL
+ */
+struct plan {
+	struct service_set *set;
+	struct service_config *config;
+	size_t nr;
+	const struct service_set *old;
+};
+
+/* Will @e, of the old set, be closed, and stands in the way of @config? */
+static bool gives_way(const struct plan *plan, const struct entrance *e,
+	const struct service_config *config)
+{
+	assert(e); /* every service has one */
+	if (config->listen.kind != ENDPOINT_TCP || config->listen.port == 0 ||
+		e->listener.ep.kind != ENDPOINT_TCP ||
+		e->listener.ep.port != config->listen.port)
+		return false;
+	for (size_t i = 0; i < plan->nr; i++)
+		if (endpoint_equal(&e->asked, &plan->config[i].listen))
+			return false;
+	return true;
+}
+
+/* Let the listeners that give way share their port, or not any more. */
+static bool share_port(
+	const struct plan *plan, const struct service_config *config, bool on)
+{
+	bool any = false;
+
+	for (size_t i = 0; plan->old && i < plan->old->nr; i++) {
+		const struct entrance *e = plan->old->service[i]->entrance;
+
+		if (!gives_way(plan, e, config))
+			continue;
+		listener_share(&e->listener, on);
+		any = true;
+	}
+	return any;
+}
+
 /* Return: NULL, and it is logged. */
-static struct entrance *open_entrance(const struct service_config *config)
+static struct entrance *open_entrance(
+	const struct plan *plan, const struct service_config *config)
 {
 	struct entrance *e = entrance_new(&config->listen);
+	struct listener_options options = {.transparent = config->tproxy};
 	const char *why = log_strerror(ENOMEM);
 
-	if (e)
-		why = listener_try(
-			&e->listener, &config->listen, config->tproxy);
-	if (!why)
+	if (e) {
+		options.share = share_port(plan, config, true);
+		why = listener_try(&e->listener, &config->listen, &options);
+		if (options.share)
+			share_port(plan, config, false);
+	}
+	if (!why) {
+		if (options.share)
+			listener_share(&e->listener, false);
 		return e;
+	}
 	log_failure(config, why);
 	if (e)
 		entrance_free(e);
 	return NULL;
 }
 
-/* Add one service to @set. Return: 0, or -1 and it is logged. */
-static int add_service(struct service_set *set, struct service_config *config,
-	const struct service_set *old)
+/* Add the next service to the set. Return: 0, or -1 and it is logged. */
+static int add_service(struct plan *plan)
 {
-	struct entrance *e = inherit(set, old, &config->listen);
+	struct service_set *set = plan->set;
+	struct service_config *config = &plan->config[set->nr];
+	struct entrance *e = inherit(set, plan->old, &config->listen);
 	struct service *service;
 	int err;
 
 	if (!e) {
-		e = open_entrance(config);
+		e = open_entrance(plan, config);
 		if (!e)
 			return -1;
 	} else if (config->tproxy) {
@@ -101,7 +156,8 @@ struct service_set *service_set_open(
 	struct service_config *config, size_t nr, const struct service_set *old)
 {
 	struct service_set *set =
-		calloc(1, sizeof(*set) + nr * sizeof(set->service[0]));
+		calloc(1, sizeof(*set) + nr * sizeof(struct service *));
+	struct plan plan = {set, config, nr, old};
 
 	assert(nr > 0 && nr <= SET_MAX);
 	if (!set) {
@@ -109,7 +165,7 @@ struct service_set *service_set_open(
 		return NULL;
 	}
 	while (set->nr < nr)
-		if (add_service(set, &config[set->nr], old) == -1)
+		if (add_service(&plan) == -1)
 			goto fail;
 	return set;
 fail:

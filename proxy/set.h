@@ -11,9 +11,15 @@
  *
  * A new set takes the listeners over whose endpoints, as configured, are in the
  * old one too, whatever else about them has changed: the sockets stay open, and
- * nobody who waits in their queues notices. The others are opened. If one
- * cannot be, what was opened is closed again, and it is as if nothing had
+ * nobody who waits in their queues notices. (Not a unix socket whose file has
+ * been removed, or replaced: nobody can reach it.) The others are opened. If
+ * one cannot be, what was opened is closed again, and it is as if nothing had
  * happened.
+ *
+ * The old listeners are open until all workers have changed over. So that a
+ * new one can follow an old one on an address that contains it, or that it
+ * contains, both have SO_REUSEPORT while the new one is bound: only for an old
+ * one that is about to be closed, and on TCP only. Its queue goes with it.
  *
  * When no worker looks at the old set any more it is retired: the listeners
  * that the new one has not are closed.

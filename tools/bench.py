@@ -7,8 +7,13 @@ All runs in a network namespace of its own, on its loopback. One server takes al
 tests (tests/bench/load.c). Every forwarder is started once for each way and stays
 up, idle ones cost nothing. In each round every test is run once through each
 forwarder, one right after the other, so that what else the machine does meets them
-all alike; the median of the rounds counts. What matters are the ratios: the load
-generator, the server and the forwarder share the processors.
+all alike, and each round begins with another one of them, so that none always comes
+behind the same other. What matters are the ratios: the load generator, the server
+and the forwarder share the processors. A ratio is taken in each round, from runs
+that are less than seconds apart; their median is printed, and behind it the interval
+that holds the true median with a probability of 95 % (order statistics). Many short
+rounds are better than few long ones: a machine that others use as well changes from
+one second to the next.
 
 Beside the rate stands what the forwarder's own processes took of a processor for
 each connection, round trip or megabyte. It hardly depends on what else the machine
@@ -170,24 +175,42 @@ class Forwarders:
             time.sleep(0.05)
 
 
-def ratio(one, other):
-    return "%.2f" % (one / other) if other else "-"
+def interval(values):
+    """Median, and 95 % confidence interval of the median, of some ratios."""
+    values = sorted(values)
+    nr = len(values)
+    reach = 0.98 * nr ** 0.5
+    low = max(0, round(nr / 2 - reach))
+    high = min(nr - 1, round(nr / 2 + reach))
+    return statistics.median(values), values[low], values[high]
+
+
+def ratios(results, way, test, value, name, better):
+    """How the proxy compares in each round, as text: more than 1 is better."""
+    out = []
+    for mine, theirs in zip(results["proxy", way, test], results[name, way, test]):
+        one, other = value(mine, test), value(theirs, test)
+        if better == "less":
+            one, other = other, one
+        # processor time is counted in ticks: in a short round it may be none
+        if one and other:
+            out.append(one / other)
+    return "%.2f (%.2f-%.2f)" % interval(out) if out else "-"
 
 
 def table(results, heading, value, better):
-    """Medians of one figure, and how the proxy compares: more than 1 is better."""
-    print("\n%-32s" % heading + "".join("%11s" % n for n in NAMES) +
-          "%15s %12s" % ("proxy:haproxy", "proxy:socat"))
+    """Medians of one figure, and how the proxy compares."""
+    print("\n%-32s" % heading + "".join("%9s" % n for n in NAMES) +
+          "%20s %20s" % ("proxy:haproxy", "proxy:socat"))
     for way in WAYS:
         for test, title in TESTS:
             row = {name: statistics.median(value(r, test) for r in
                                            results[name, way, test])
                    for name in NAMES}
             print("%-22s %-9s" % (title, way + "-tcp") + "".join(
-                "%11s" % ("%.0f" % row[n] if row[n] else "-") for n in NAMES) +
-                "%15s %12s" % tuple(
-                    ratio(row["proxy"], row[n]) if better == "more" else
-                    ratio(row[n], row["proxy"]) for n in ("haproxy", "socat")))
+                "%9s" % ("%.0f" % row[n] if row[n] else "-") for n in NAMES) +
+                "".join("%21s" % ratios(results, way, test, value, n, better)
+                        for n in ("haproxy", "socat")))
 
 
 def show(results):
@@ -200,8 +223,8 @@ def show(results):
 def main():
     parser = argparse.ArgumentParser(prog="tools/bench")
     parser.add_argument("--build", metavar="DIR", help="a meson build directory")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1)
+    parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--seconds", type=float, default=0.3)
     parser.add_argument("--parallel", type=int, default=32)
     args = parser.parse_args()
     if not os.environ.get("BENCH_NAMESPACE"):
@@ -217,10 +240,11 @@ def main():
         print("%d processors, %d rounds of %g s, %d connections at a time "
               "(bulk: 4)" % (os.cpu_count(), args.rounds, args.seconds,
                              args.parallel), flush=True)
-        for _ in range(args.rounds):
+        for turn in range(args.rounds):
+            first = turn % len(NAMES)
             for way in WAYS:
                 for test, _ in TESTS:
-                    for name in NAMES:
+                    for name in NAMES[first:] + NAMES[:first]:
                         rate = forwarders.measure(
                             name, way, test, args.seconds,
                             4 if test == "b" else args.parallel)

@@ -456,9 +456,11 @@ CPPCHECK_SUPPRESS = [
     # names of users are read from the command line, by one thread
     "readdirCalled",
     "getpwnamCalled",
-    # these programs pass bad arguments on purpose, to see what comes back
+    # these pass bad arguments on purpose, to see what comes back
     "nullPointer:tests/e2e/programs/*",
+    "nullPointer:tests/unit/test_preload_*",
     "invalidFunctionArg:tests/e2e/programs/*",
+    "invalidFunctionArg:tests/unit/test_preload_*",
     # anonymous memory is mapped with fd -1, as mmap(2) says
     "invalidFunctionArg:preload/slot.c",
     # callbacks of libev, check and pthreads have their types from those

@@ -100,13 +100,15 @@ class Peer:
     with Peer(lambda conn: conn.sendall(b"x")) as peer: ... peer.port
 
     The function gets the connection, which is closed after it; what it raises
-    fails the test at the end of the with block.
+    fails the test at the end of the with block, unless it is a reset and these
+    are part of the test (resets).
     """
 
-    def __init__(self, script, host=WORLD4, backlog=1024):
+    def __init__(self, script, host=WORLD4, backlog=1024, resets=False):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.host = host
         self.script = script
+        self.forgiven = (ConnectionResetError, BrokenPipeError) if resets else ()
         self.errors = []
         self.peers = []  # addresses of the connections
         self.conns = []
@@ -142,6 +144,8 @@ class Peer:
         try:
             with conn:
                 self.script(conn)
+        except self.forgiven:
+            pass
         except Exception as error:
             self.errors.append(error)
 

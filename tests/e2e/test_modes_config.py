@@ -152,6 +152,40 @@ def test_queue_survives(run, peer):
     assert os.stat(daemon.directory + "/a").st_ino == inode
 
 
+def on_port(host, port, peer):
+    return "[ip-to-vsock]\nip-addr = %s:%d\nvsock-addr = tcp:%s:%d\n" % (
+        host, port, peer.host, peer.port)
+
+
+@pytest.mark.parametrize("before, after", [
+    ("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1"), ("0.0.0.0", "[::]"),
+    ("127.0.0.1", "localhost")])
+def test_address_changes_on_its_port(run, world, peer, before, after):
+    """The listener that is about to go is not in the way of the one that comes,
+    and the port is not shared with anybody later."""
+    port = world.port()
+    daemon = run(on_port(before, port, peer))
+    with socket.create_connection(("127.0.0.1", port), TIMEOUT) as old:
+        assert ask(old, b"old") == b"old"
+        daemon.hup(on_port(after, port, peer))
+        assert ask(old, b"old") == b"old"
+        with socket.create_connection((after.strip("[]"), port), TIMEOUT) as new:
+            assert ask(new, b"new") == b"new"
+    daemon.hup(on_port(after, port, peer) + on_port(before, port, peer),
+               "is refused")
+    assert "Address already in use" in daemon.log()
+
+
+def test_socket_file_removed(run, peer):
+    """A unix listener that nobody can reach any more is opened again."""
+    daemon = run(forward("a", peer))
+    os.unlink(daemon.directory + "/a")
+    assert not listens(daemon, "a")
+    daemon.hup(forward("a", peer))
+    with daemon.connect("a") as sock:
+        assert ask(sock, b"1") == b"1"
+
+
 def test_new_settings_for_new_connections(run, peer):
     daemon = run(forward("a", peer))
     with Peer(lambda conn: conn.sendall(b"other")) as other:

@@ -137,6 +137,18 @@ def test_target_down(stage):
         keep.accept()[0].close()
 
 
+def test_target_by_name_down(stage):
+    """Of a name the address too: it may not be the one that was meant."""
+    keep, down = closed_port()
+    with keep:
+        port, _, out = chain(stage, "world.test:%d" % down)
+        connect(stage, port, READ).ok()
+        line = "failed to connect to world.test:%d (%s): Connection refused"
+        # which of its addresses comes last is the machine's business
+        until(lambda: any(line % (down, "%s:%d" % (modes.bracket(host), down))
+                          in out.log() for host in WORLD.values()), "it is logged")
+
+
 def test_carrier_down(stage, world):
     ins = stage.inside("ip-to-vsock", "-i", "127.0.0.1:0", "-v", stage.outward())
     assert connect(stage, ins.port(), READ).ok().out == "ECONNRESET\n"
@@ -239,6 +251,7 @@ for i in range(4):
 """ + READ).ok().out
         assert got == "ECONNRESET\n"
         assert 1.2 <= time.monotonic() - start < TIMEOUT / 2
+        until(lambda: ": --idle-timeout is over" in ins.log(), "it is logged")
 
 
 # ---- start-up ----

@@ -89,4 +89,4 @@ def test_needs_privilege(world, carrier_path):
         "-i", "127.0.0.1:0", "-v", carrier_path, "--tproxy"])
     assert got.rc == 1
     assert "Failed to bind listener: malformed listening address:port" in got.err
-    assert "Operation not permitted" in got.err
+    assert "TPROXY needs CAP_NET_ADMIN: Operation not permitted" in got.err

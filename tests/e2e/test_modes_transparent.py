@@ -63,6 +63,8 @@ def test_mapped(stage, ports, tool):
     ins, _ = scenario3(stage, tool, 4, listen="[::]")
     modes.programs(stage.run, WORLD4, ports)
     assert "Original destination: %s:%d" % (WORLD4, ports["nginx"]) in ins.log()
+    assert "ip to vsock IO copy done, from 100.64.0.1:" in ins.log()
+    assert "::ffff:" not in ins.log()
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -383,7 +383,7 @@ def test_nothing_leaks(proxy):
     before = proxy.fds()
     for way in range(4):
         script = [echo, reset, read_to_eof, lambda conn: None][way]
-        with Peer(script) as peer:
+        with Peer(script, resets=True) as peer:
             for n in range(250):
                 sock = proxy.connect()
                 sock.sendall(GREETING + connect_request(peer.host, peer.port))
@@ -404,7 +404,6 @@ def test_nothing_leaks(proxy):
                     except OSError:
                         pass
                     sock.close()
-            peer.errors.clear()
     until(lambda: proxy.fds() <= before, "every fd is closed")
 
 
@@ -417,7 +416,7 @@ def test_out_of_fds(new_site, world):
     site = new_site(start=False)
     site.start_proxy(args=["--workers", "1"], prefix=["prlimit", "--nofile=64:64"])
     proxy = site.proxy
-    with Peer(echo) as peer:
+    with Peer(echo, resets=True) as peer:
         first = connected(proxy, peer)
         held = []
         # Those beyond the limit stay in the listener's queue, unanswered.
@@ -440,7 +439,6 @@ def test_out_of_fds(new_site, world):
             again.sendall(b"again")
             assert recv_exactly(again, 5) == b"again"
         first.close()
-        peer.errors.clear()
 
 
 def test_workers(new_site):
@@ -486,24 +484,22 @@ def refused(proxy):
 def test_drain_ends(new_site):
     """--drain is the longest that a stream can hold it."""
     site = new_site("--drain", "0.5")
-    with Peer(echo) as peer, connected(site.proxy, peer) as sock:
+    with Peer(echo, resets=True) as peer, connected(site.proxy, peer) as sock:
         start = time.monotonic()
         site.proxy.signal(signal.SIGTERM)
         site.proxy.wait(10 * SLOWNESS)
         assert 0.5 <= time.monotonic() - start < 5 * SLOWNESS
         assert ended(sock)
-        peer.errors.clear()
 
 
 def test_second_signal_ends_at_once(new_site):
     site = new_site("--drain", "60")
-    with Peer(echo) as peer, connected(site.proxy, peer) as sock:
+    with Peer(echo, resets=True) as peer, connected(site.proxy, peer) as sock:
         site.proxy.signal(signal.SIGTERM)
         until(lambda: refused(site.proxy), "it accepts no more")
         site.proxy.signal(signal.SIGTERM)
         site.proxy.wait(5 * SLOWNESS)
         assert ended(sock)
-        peer.errors.clear()
 
 
 def test_idle_proxy_stops_at_once(new_site):

@@ -257,4 +257,4 @@ def test_random_kills(new_site, world, carrier):
     server.stop()
     until(lambda: carriers(site) == 0, "no connection is left")
     assert site.proxy.fds() < 40
-    assert not reachable(WORLD4, port)
+    until(lambda: not reachable(WORLD4, port), "the port is free")

@@ -83,11 +83,10 @@ def test_neighbours_live_on(enclave):
               "    n.sendall(b'%03d' % i); assert n.recv(3) == b'%03d' % i\n"
               "    s.close()\n"
               "print('whole')\n")
-    with Peer(echo) as good, Peer(reset_after_request) as bad:
+    with Peer(echo) as good, Peer(reset_after_request, resets=True) as bad:
         got = enclave.run(
             [PYTHON, "-c", source, good.host, good.port, bad.port,
              PATIENCE]).ok()
-        bad.errors.clear()
     assert got.out == "whole\n"
 
 

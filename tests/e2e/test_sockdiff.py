@@ -13,12 +13,13 @@ from compiled import compiled
 from harness import SILENT4, SLOW4, WORLD4, WORLD6
 from servers import Peer, closed_port, echo
 
-GROUPS = ["states", "nonblock", "refused", "bad_arguments", "options",
+GROUPS = ["states", "nonblock", "refused", "reconnect",
+          "bad_arguments", "options",
           "options_survive", "flags", "data", "addresses", "fastopen", "shutdown",
           "eintr", "eintr_restart", "timeouts", "epoll_level", "epoll_edge",
           "epoll_oneshot", "epoll_before", "dup_after", "dup_before", "fork",
           "vfork_exec", "exec_inherited", "close_connecting", "fd_reuse", "rlimit",
-          "threads", "v6"]
+          "threads", "break_off", "v6"]
 
 
 @pytest.fixture(scope="session")
@@ -30,10 +31,9 @@ def sockdiff(world):
 def peers():
     """(port of the echo server, port where nobody listens)"""
     keep, closed = closed_port()
-    with Peer(echo, host="::") as peer, keep:
+    with Peer(echo, host="::", resets=True) as peer, keep:
         # A client that goes away in the middle is part of the script.
         yield peer.port, closed
-        peer.errors.clear()
 
 
 def play(runner, sockdiff, peers, group):

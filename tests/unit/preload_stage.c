@@ -29,6 +29,15 @@ static int fds_before;
 
 char **stage_argv;
 
+int stage_int(int index)
+{
+	char *end;
+	long value = strtol(stage_argv[index], &end, 10);
+
+	ck_assert(end != stage_argv[index] && *end == '\0');
+	return (int)value;
+}
+
 /* ---- the frame ---- */
 
 static void clean_environment(const char *dir)

@@ -68,6 +68,9 @@ int stage_main(int argc, char **argv, Suite *(*suite)(void), const TTest *play);
 /** stage_argv - what follows "--play", ended by NULL */
 extern char **stage_argv;
 
+/** stage_int() - stage_argv[@index], which is a number, or the test fails */
+int stage_int(int index);
+
 /** stage_program() - what to exec(); argv[1] is "--play" */
 const char *stage_program(void);
 
@@ -150,9 +153,9 @@ int int_option(int fd, int level, int name);
 struct job {
 	pthread_t thread;
 	long (*run)(struct job *job);
-	int fd;
 	const void *arg;
 	long rc;
+	int fd;
 	int err;
 	_Atomic pid_t tid;
 	_Atomic bool done;

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -37,6 +38,8 @@ static void setup(void)
 
 static void teardown(void)
 {
+	/* not into the next test, where they share a process */
+	log_flush();
 	close(sink[0]);
 	close(sink[1]);
 }
@@ -187,6 +190,45 @@ START_TEST(full_sink_loses_the_line)
 }
 END_TEST
 
+/* As stderr usually is: a pipe that blocks, and a reader that stalls. Nothing
+ * may wait for it, and when it reads again it is told what it missed. */
+START_TEST(stalled_reader_stops_nobody)
+{
+	char text[1 << 17], want[64];
+	int pipefd[2], filled = 0, unread;
+	ssize_t n;
+
+	ck_assert_int_eq(pipe2(pipefd, O_CLOEXEC), 0);
+	log_init("test", LOG_INFO, pipefd[1]);
+	for (int i = 0; i < 1000; i++)
+		log_info("%0500d", i);
+	ck_assert_int_eq(ioctl(pipefd[0], FIONREAD, &unread), 0);
+	n = read(pipefd[0], text, sizeof(text));
+	ck_assert_int_eq(n, unread);
+	for (ssize_t i = 0; i < n; i++)
+		filled += text[i] == '\n';
+	ck_assert_int_gt(filled, 10);
+	ck_assert_int_lt(filled, 1000);
+	ck_assert_int_eq(text[n - 1], '\n');
+
+	log_info("again");
+	n = read(pipefd[0], text, sizeof(text) - 1);
+	ck_assert_int_gt(n, 0);
+	text[n] = '\0';
+	snprintf(want, sizeof(want), "test warn: %d lines are lost here",
+		1000 - filled);
+	ck_assert_msg(strstr(text, want), "'%s', not in '%s'", want, text);
+	ck_assert_ptr_nonnull(strstr(text, "test info: again\n"));
+	/* once */
+	log_info("and again");
+	n = read(pipefd[0], text, sizeof(text) - 1);
+	text[n > 0 ? n : 0] = '\0';
+	ck_assert(like(text, STAMP "test info: and again\n$"));
+	close(pipefd[0]);
+	close(pipefd[1]);
+}
+END_TEST
+
 START_TEST(errno_texts)
 {
 	ck_assert_str_eq(log_strerror(0), "Success");
@@ -272,7 +314,7 @@ static void age(struct log_site *site, int64_t seconds)
 
 START_TEST(limit_lets_a_burst_through)
 {
-	struct log_site site = {0};
+	static struct log_site site;
 
 	ck_assert_int_eq(pass(&site, LOG_BURST), LOG_BURST);
 	ck_assert_int_eq(pass(&site, 100), 0);
@@ -282,7 +324,7 @@ END_TEST
 
 START_TEST(limit_reports_what_was_kept_back)
 {
-	struct log_site site = {0};
+	static struct log_site site;
 
 	pass(&site, LOG_BURST + 7);
 	age(&site, LOG_WINDOW);
@@ -293,6 +335,51 @@ START_TEST(limit_reports_what_was_kept_back)
 	check_line("warn", "line");
 	/* and the new window has a burst of its own */
 	ck_assert_int_eq(pass(&site, 100), LOG_BURST - 2);
+}
+END_TEST
+
+/* Where no line of that site follows, another one brings it out. */
+START_TEST(limit_reports_with_another_site)
+{
+	static struct log_site site, other;
+
+	pass(&site, LOG_BURST);
+	log_write(LOG_WARN, &site, "kept\nback %d", 1);
+	log_write(LOG_WARN, &site, "kept back %d", 2);
+	log_write(LOG_WARN, &site, "kept back %d", 3);
+	/* not before the window is over */
+	log_write(LOG_INFO, &other, "another");
+	check_line("info", "another");
+	ck_assert_str_eq(record(), "");
+	age(&site, LOG_WINDOW);
+	log_info("and another");
+	check_line("warn", "kept?back 1 (2 more like this kept back)");
+	check_line("info", "and another");
+	/* once */
+	log_info("last");
+	check_line("info", "last");
+	log_write(LOG_WARN, &site, "line");
+	check_line("warn", "line");
+	ck_assert_str_eq(record(), "");
+}
+END_TEST
+
+START_TEST(limit_reports_at_the_end)
+{
+	static struct log_site site[3];
+
+	for (int i = 0; i < 3; i++) {
+		pass(&site[i], LOG_BURST);
+		for (int j = 0; j < i; j++)
+			log_write(LOG_ERROR, &site[i], "site %d", i);
+	}
+	errno = ENOENT;
+	log_flush();
+	ck_assert_int_eq(errno, ENOENT);
+	check_line("error", "site 2 (1 more like this kept back)");
+	check_line("error", "site 1");
+	log_flush();
+	ck_assert_str_eq(record(), "");
 }
 END_TEST
 
@@ -335,7 +422,7 @@ END_TEST
 /* A clock set back must not silence a site until it has caught up. */
 START_TEST(limit_survives_a_clock_set_back)
 {
-	struct log_site site = {0};
+	static struct log_site site;
 
 	pass(&site, LOG_BURST + 1);
 	age(&site, -3600);
@@ -367,7 +454,7 @@ END_TEST
 
 START_TEST(limit_keeps_errno)
 {
-	struct log_site site = {0};
+	static struct log_site site;
 
 	for (int i = 0; i < 2 * LOG_BURST; i++) {
 		errno = ECONNRESET;
@@ -491,7 +578,7 @@ END_TEST
  * opens the window are not counted against it: at most a burst more. */
 START_TEST(threads_share_the_limit)
 {
-	struct log_site site = {0};
+	static struct log_site site;
 	char *text = run_threads(&site);
 	long lines = 0, reported = 0;
 	char *save;
@@ -524,6 +611,7 @@ static TCase *lines_case(void)
 	tcase_add_test(tc, errno_is_kept);
 	tcase_add_test(tc, errno_texts);
 	tcase_add_test(tc, full_sink_loses_the_line);
+	tcase_add_test(tc, stalled_reader_stops_nobody);
 	tcase_add_test(tc, long_lines_are_cut);
 	tcase_add_test(tc, no_line_is_forged);
 	tcase_add_test(tc, long_program_name);
@@ -537,6 +625,8 @@ static TCase *limit_case(void)
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, limit_lets_a_burst_through);
 	tcase_add_test(tc, limit_reports_what_was_kept_back);
+	tcase_add_test(tc, limit_reports_with_another_site);
+	tcase_add_test(tc, limit_reports_at_the_end);
 	tcase_add_test(tc, limit_reports_behind_a_long_line);
 	tcase_add_test(tc, limit_without_loss_reports_nothing);
 	tcase_add_test(tc, limit_survives_a_clock_set_back);

@@ -279,7 +279,8 @@ static int named_carrier(int peer)
 	int remote, carrier = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct vendor_result res;
 
-	strcpy(addr.sun_path, stage_config()->endpoint.text);
+	memcpy(addr.sun_path, stage_config()->endpoint.text,
+		sizeof(addr.sun_path));
 	expect_ok(connect(carrier, (struct sockaddr *)&addr, sizeof(addr)));
 	remote = accept4(host, NULL, NULL, SOCK_CLOEXEC);
 	ck_assert_int_ge(remote, 0);

@@ -605,7 +605,7 @@ END_TEST
 
 START_TEST(play)
 {
-	int conn, fd = atoi(stage_argv[0]);
+	int conn, fd = stage_int(0);
 
 	ck_assert_int_eq(int_option(fd, SOL_SOCKET, SO_DOMAIN), AF_INET);
 	expect_name(getsockname, fd, "0.0.0.0", 81);

@@ -456,7 +456,7 @@ START_TEST(test_replay)
 	found.rec.kind = RECORD_CARRIER;
 	expect_ok(replace(ours, found.cookie, &pair[0], &found.rec));
 	ck_assert_int_eq(int_option(ours, SOL_SOCKET, SO_KEEPALIVE), 1);
-	ck_assert_int_eq(int_option(ours, SOL_SOCKET, SO_RCVBUF), 2 * size);
+	ck_assert_int_eq(int_option(ours, SOL_SOCKET, SO_RCVBUF), 2L * size);
 	ck_assert_int_eq(int_option(ours, IPPROTO_TCP, TCP_NODELAY), 1);
 	expect_ok(getsockopt(ours, SOL_SOCKET, SO_RCVTIMEO, &got, &len));
 	ck_assert_int_eq(got.tv_sec, 3);

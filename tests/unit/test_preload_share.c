@@ -242,7 +242,7 @@ END_TEST
 
 START_TEST(play)
 {
-	int fd = atoi(stage_argv[0]);
+	int fd = stage_int(0);
 
 	expect_name(getpeername, fd, FAR4, FAR_PORT);
 	expect_name(getsockname, fd, "203.0.113.9", 4000);

@@ -209,12 +209,16 @@ END_TEST
 
 static size_t resident_kib(void)
 {
-	unsigned long size = 0, resident = 0;
+	char line[128], *end;
 	FILE *statm = fopen("/proc/self/statm", "re");
+	unsigned long resident;
 
 	ck_assert_ptr_nonnull(statm);
-	ck_assert_int_eq(fscanf(statm, "%lu %lu", &size, &resident), 2);
+	ck_assert_ptr_nonnull(fgets(line, sizeof(line), statm));
 	fclose(statm);
+	strtoul(line, &end, 10); /* the size */
+	resident = strtoul(end, &end, 10);
+	ck_assert_int_eq(*end, ' ');
 	return resident * (size_t)sysconf(_SC_PAGESIZE) / 1024;
 }
 
@@ -234,7 +238,7 @@ START_TEST(test_memory)
 	before = resident_kib();
 	for (int i = 0; i < 16; i++)
 		put(i * (int)(SLOT_FDS / 16), COOKIE_A, i, RECORD_CARRIER);
-	ck_assert_uint_le(resident_kib(), before + 16 * 16 + 4096);
+	ck_assert_uint_le(resident_kib(), before + 16UL * 16 + 4096);
 }
 END_TEST
 
@@ -440,6 +444,37 @@ static uint64_t noted(int epfd, uint32_t *events)
 	return 0;
 }
 
+/* One waits, another gives it up, and a late one has nothing to give up. */
+START_TEST(test_wait)
+{
+	uint64_t cookie;
+
+	ck_assert_int_eq(slot_wait_at(70, &cookie), -1);
+	ck_assert(!slot_wait_break(70, 5));
+	slot_wait_begin(70, 8, 5);
+	ck_assert_int_eq(slot_wait_at(70, &cookie), 8);
+	ck_assert_uint_eq(cookie, 5);
+	ck_assert(!slot_wait_break(70, 6));
+	ck_assert(!slot_wait_end(70, 5));
+	ck_assert_int_eq(slot_wait_at(70, &cookie), -1);
+	slot_wait_begin(70, 8, 5);
+	ck_assert(slot_wait_break(70, 5));
+	ck_assert(!slot_wait_break(70, 5));
+	ck_assert(slot_wait_end(70, 5));
+	ck_assert(!slot_wait_end(70, 5));
+	/* of two that wait, the first knows nothing of the second's end */
+	slot_wait_begin(70, 8, 5);
+	slot_wait_begin(70, 9, 6);
+	ck_assert(slot_wait_break(70, 6));
+	ck_assert(!slot_wait_end(70, 5));
+	ck_assert(slot_wait_end(70, 6));
+	/* beyond the slots nobody knows anything */
+	slot_wait_begin((int)SLOT_FDS, 8, 5);
+	ck_assert_int_eq(slot_wait_at((int)SLOT_FDS, &cookie), -1);
+	ck_assert(!slot_wait_end((int)SLOT_FDS, 5));
+}
+END_TEST
+
 START_TEST(test_epolls)
 {
 	uint32_t events = 0;
@@ -484,6 +519,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, test_threads_map);
 	tcase_add_test(tc, test_signals);
 	tcase_add_test(tc, test_fork);
+	tcase_add_test(tc, test_wait);
 	tcase_add_test(tc, test_epolls);
 	return s;
 }

@@ -236,8 +236,8 @@ static void expect_carrier(int fd)
 START_TEST(play)
 {
 	stage_config()->endpoint.kind =
-		atoi(stage_argv[1]) == ON_TCP ? ENDPOINT_TCP : ENDPOINT_UNIX;
-	expect_carrier(atoi(stage_argv[0]));
+		stage_int(1) == ON_TCP ? ENDPOINT_TCP : ENDPOINT_UNIX;
+	expect_carrier(stage_int(0));
 }
 END_TEST
 

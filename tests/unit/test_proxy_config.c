@@ -213,6 +213,22 @@ START_TEST(taken)
 }
 END_TEST
 
+/* Only what is read has to be short. */
+START_TEST(long_comments)
+{
+	char text[2200];
+
+	for (int i = 0; i < 2; i++) {
+		memset(text, 'x', sizeof(text));
+		text[0] = "#;"[i];
+		strcpy(text + 2000, "\n[socks5]\nlisten = unix:/a\n");
+		ck_assert_msg(parse(text) == 0, "%s", error);
+		expect_endpoint(&config.service[0].listen, "unix:/a");
+		config_free(&config);
+	}
+}
+END_TEST
+
 START_TEST(files)
 {
 	char path[] = "/tmp/test-config-XXXXXX";
@@ -245,6 +261,7 @@ int main(void)
 	tcase_add_loop_test(tc, refused, 0, sizeof(bad) / sizeof(bad[0]));
 	tcase_add_test(tc, refused_bytes);
 	tcase_add_test(tc, taken);
+	tcase_add_test(tc, long_comments);
 	tcase_add_test(tc, files);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);

@@ -37,7 +37,7 @@ static int listen_unix(int backlog)
 	struct sockaddr_un un = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
-	strcpy(un.sun_path, path);
+	snprintf(un.sun_path, sizeof(un.sun_path), "%s", path);
 	ck_assert_int_eq(bind(fd, (const struct sockaddr *)&un, sizeof(un)), 0);
 	ck_assert_int_eq(listen(fd, backlog), 0);
 	return fd;

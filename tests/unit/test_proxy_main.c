@@ -3,6 +3,7 @@
 
 #include "common/socks5.h"
 
+#include <limits.h>
 #include <signal.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -43,8 +44,9 @@ static void teardown(void)
 	ck_assert_int_eq(rmdir(dir), 0);
 }
 
-/* Start the program with these arguments, split at blanks. */
-static void start(const char *args)
+/* Start the program with these arguments, split at blanks, and @fd as stdout
+ * and stderr; -1: with all three closed. */
+static void start_with(const char *args, int fd)
 {
 	static char copy[256];
 	static char name[] = "proxy";
@@ -61,11 +63,21 @@ static void start(const char *args)
 	pid = fork();
 	ck_assert_int_ge(pid, 0);
 	if (pid == 0) {
-		dup2(out_fd, STDOUT_FILENO);
-		dup2(out_fd, STDERR_FILENO);
+		if (fd == -1)
+			close(STDIN_FILENO);
+		for (int std = STDOUT_FILENO; std <= STDERR_FILENO; std++)
+			if (fd == -1)
+				close(std);
+			else
+				dup2(fd, std);
 		execv(PROXY_EXE, argv);
 		_exit(99);
 	}
+}
+
+static void start(const char *args)
+{
+	start_with(args, out_fd);
 }
 
 static const char *output(void)
@@ -283,6 +295,67 @@ START_TEST(after_a_crash)
 }
 END_TEST
 
+/* ---- what it is started with ---- */
+
+/* Wait until it accepts; its log is not to be had. Return: a connection. */
+static int dial_patiently(void)
+{
+	double end = net_now() + WAIT_SECONDS;
+	int fd;
+
+	while ((fd = dial()) == -1) {
+		ck_assert(net_now() < end);
+		poll(NULL, 0, 5);
+	}
+	return fd;
+}
+
+/* No socket may get the number that log lines are written to. */
+START_TEST(without_standard_streams)
+{
+	char args[160], path[64], target[PATH_MAX];
+
+	snprintf(args, sizeof(args), "--listen unix:%s --workers 1", sock);
+	start_with(args, -1);
+	close(dial_patiently());
+	for (int fd = 0; fd <= 2; fd++) {
+		ssize_t n;
+
+		snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, fd);
+		n = readlink(path, target, sizeof(target) - 1);
+		ck_assert_int_gt(n, 0);
+		target[n] = '\0';
+		ck_assert_str_eq(target, "/dev/null");
+	}
+	kill(pid, SIGTERM);
+	ck_assert_int_eq(exit_status(), 0);
+}
+END_TEST
+
+/* Nobody reads its log: it serves all the same, and ends when told to. */
+START_TEST(nobody_reads_the_log)
+{
+	char args[160];
+	int log[2], client, remote;
+
+	ck_assert_int_eq(pipe2(log, O_CLOEXEC), 0);
+	ck_assert_int_ge(fcntl(log[1], F_SETPIPE_SZ, 4096), 0);
+	snprintf(args, sizeof(args),
+		"--listen unix:%s --workers 2 --log debug --drain 60", sock);
+	start_with(args, log[1]);
+	close(log[1]);
+	close(dial_patiently());
+	for (int i = 0; i < 50; i++) {
+		open_stream(&client, &remote);
+		close(client);
+		close(remote);
+	}
+	kill(pid, SIGTERM);
+	ck_assert_int_eq(exit_status(), 0);
+	close(log[0]);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("proxy program");
@@ -300,6 +373,8 @@ int main(void)
 	tcase_add_test(tc, second_signal);
 	tcase_add_test(tc, drain_time_is_over);
 	tcase_add_test(tc, after_a_crash);
+	tcase_add_test(tc, without_standard_streams);
+	tcase_add_test(tc, nobody_reads_the_log);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_ENV);

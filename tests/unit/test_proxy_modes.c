@@ -133,6 +133,9 @@ START_TEST(values)
 	ck_assert_str_eq(options.config_file, "/x");
 	ck_assert_int_eq(parse("ip-to-vsock -h"), 0);
 	ck_assert(options.help);
+	/* whatever else is wrong */
+	ck_assert_int_eq(parse("ip-to-vsock -h -i x --frob"), 0);
+	ck_assert(options.help);
 	ck_assert_int_eq(parse("proxy ip-to-vsock --version"), 0);
 	ck_assert(options.version);
 	ck_assert_str_eq(options.program, "proxy ip-to-vsock");
@@ -176,7 +179,19 @@ static const struct {
 	{"ip-to-vsock-transparent -v 1:2 -i unix:/a",
 		"bad value 'unix:/a' for -i: expected a TCP address"},
 	{"transparent-port-to-vsock -i 1.2.3.4:5 -v 3:80",
-		"bad value '3:80' for -v"},
+		"bad value '3:80' for -v: expected no port"},
+	{"transparent-port-to-vsock -i 1.2.3.4:5 -v tcp:[::1]:80",
+		"bad value 'tcp:[::1]:80' for -v: expected no port"},
+	{"vsock-to-ip -v 1:2 -i 1.2.3.4:0",
+		"bad value '1.2.3.4:0' for -i: expected a port to connect to"},
+	{"ip-to-vsock -i 1.2.3.4:5 -v 3:4294967295",
+		"bad value '3:4294967295' for -v: expected a port to"},
+	{"ip-to-vsock -i 1.2.3.4:5 -v tcp:h:0",
+		"bad value 'tcp:h:0' for -v: expected a port to connect to"},
+	{"vsock-to-ip -v 1:2 -v 1:3 -i 1.2.3.4:5",
+		"bad value '1:3' for -v: expected it once"},
+	{"ip-to-vsock -i 1.2.3.4:5 -v 3:4 --ip-addr=1.2.3.4:6",
+		"bad value '1.2.3.4:6' for --ip-addr: expected it once"},
 	{"transparent-port-to-vsock -i 1.2.3.4:5 -v "
 	 "unix:/xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx"
 	 "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",

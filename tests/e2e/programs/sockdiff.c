@@ -17,6 +17,7 @@ static const struct {
 	{"states", diff_states},
 	{"nonblock", diff_nonblock},
 	{"refused", diff_refused},
+	{"reconnect", diff_reconnect},
 	{"bad_arguments", diff_bad_arguments},
 	{"options", diff_options},
 	{"options_survive", diff_options_survive},
@@ -41,6 +42,7 @@ static const struct {
 	{"fd_reuse", diff_fd_reuse},
 	{"rlimit", diff_rlimit},
 	{"threads", diff_threads},
+	{"break_off", diff_break_off},
 	{"v6", diff_v6},
 };
 
