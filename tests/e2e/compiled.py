@@ -15,8 +15,9 @@ import sys
 PROGRAMS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "programs")
 
 
-def _run(argv):
-    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=120)
+def _run(argv, **env):
+    subprocess.run(argv, check=True, stdin=subprocess.DEVNULL, timeout=300,
+                   env=dict(os.environ, **env))
 
 
 def _c(name, *flags, sources=()):
@@ -32,8 +33,19 @@ def _serve(out):
     _run(["rustc", "-O", "-o", out + "/serve", PROGRAMS + "/serve.rs"])
 
 
+def _lookups(out):
+    shutil.copy(PROGRAMS + "/Lookup.java", out)
+    _run(["javac", "-d", out, out + "/Lookup.java"])
+    _run(["musl-gcc", "-static", "-O", "-o", out + "/lookup-musl",
+          PROGRAMS + "/lookup.c"])
+    _run(["go", "build", "-o", out + "/lookup-go", PROGRAMS + "/lookup.go"],
+         HOME=out, GOCACHE=out + "/cache", GOFLAGS="-mod=mod", GOTOOLCHAIN="local",
+         CGO_ENABLED="0")
+
+
 MAKERS = {
     "crowd": _c("crowd", "-O2"),
+    "lookups": _lookups,
     "nbconnect": _c("nbconnect", "-O2"),
     "sockdiff": _c("sockdiff", "-O1", "-g", "-pthread", sources=(
         "sockdiff", "sockdiff_connect", "sockdiff_data", "sockdiff_fds")),
