@@ -11,8 +11,7 @@ import shutil
 import socket
 import subprocess
 
-from harness import (HERE, PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, WORLD6,
-                     run, say, sh, until)
+from harness import HERE, PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run, say, until
 from servers import HELLO, bracket
 
 PROGRAMS = HERE + "/programs/"
