@@ -112,6 +112,13 @@ def enter_sandbox():
     os.execvpe("unshare", argv, env)
 
 
+def in_user_namespace():
+    """Was the run started by an ordinary user? Then root is nobody else's here,
+    and there are no other users and groups to change to."""
+    with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+        return uid_map.read().split()[2] == "1"
+
+
 def full_path():
     """PATH with the system directories that an ordinary user's lacks."""
     path = os.environ.get("PATH", "/usr/bin:/bin")

@@ -23,7 +23,8 @@ cannot show.
 
 import os
 
-from harness import PYTHON, SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
+from harness import (PYTHON, SILENT4, WORLD4, WORLD6, Daemon, Site,
+                     in_user_namespace, listening, sh)
 
 DNS4 = "10.77.53.1"
 TCP4 = "10.77.53.2"
@@ -66,9 +67,8 @@ def no_root():
     """What to put before a server that gives root's groups up where that cannot
     be done: in the user namespace of a run by an ordinary user. There it runs as
     nobody in particular, and has its low port because the world allows it."""
-    with open("/proc/self/uid_map", encoding="ascii") as uid_map:
-        if uid_map.read().split()[2] != "1":
-            return []
+    if not in_user_namespace():
+        return []
     sh("echo 53 >/proc/sys/net/ipv4/ip_unprivileged_port_start")
     return ["unshare", "--user", "--"]
 

@@ -9,6 +9,7 @@ from harness import WORLD4, WORLD6, Daemon, listening, until
 from servers import Peer, read_to_eof
 
 CONF = """
+user root root;
 daemon off;
 master_process off;
 pid {dir}/nginx.pid;
