@@ -150,10 +150,12 @@ int proxy_connect(int fd, const struct sockaddr *addr, socklen_t len)
 	if (taken == 0)
 		return real()->connect(fd, addr, len);
 	ip_port_from_sockaddr(&dst, &any.sa, taken);
-	if (any.sa.sa_family == AF_UNSPEC)
-		return kernel_tcp_state(fd) == -1 && lookup(fd, &found)
-			       ? disconnect(fd, &found)
-			       : real()->connect(fd, addr, len);
+	if (any.sa.sa_family == AF_UNSPEC) {
+		if (lookup(fd, &found)) /* a carrier may be TCP, too */
+			return disconnect(fd, &found);
+		gate_interrupt(fd);
+		return real()->connect(fd, addr, len);
+	}
 	if (slot_known(fd) && lookup(fd, &found)) {
 		if (found.rec.kind == RECORD_GATE)
 			return connect_on_gate(fd);
@@ -217,7 +219,9 @@ static int proxy_shutdown(int fd, int how)
 		if (found.rec.kind == RECORD_BOUND)
 			return fail(ENOTCONN);
 	}
-	return real()->shutdown(fd, how);
+	rc = real()->shutdown(fd, how);
+	/* To the kernel it is not connected; another thread may be at it. */
+	return rc == -1 && errno == ENOTCONN && gate_interrupt(fd) ? 0 : rc;
 }
 
 EXPORT int connect(int fd, const struct sockaddr *addr, socklen_t len)

@@ -15,6 +15,7 @@
 #include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
+#include <unistd.h>
 
 /* How long a call that may wait does so for room in the vendor's backlog, and
  * one that may not. */
@@ -46,6 +47,26 @@ static int connect_through(
 	return rc;
 }
 
+/* proxify has looked at the one that it names in the environment. Without it
+ * somebody else may have made the default path before our vendor did, and
+ * would see where the application wants to go and all that it says there. */
+static bool is_trusted(int sock)
+{
+	static atomic_bool said;
+	struct ucred peer = {.uid = (uid_t)-1};
+	socklen_t len = sizeof(peer);
+
+	if (!config()->vendor_is_default)
+		return true;
+	if (real()->getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &peer, &len) ==
+			0 &&
+		(peer.uid == 0 || peer.uid == geteuid()))
+		return true;
+	warn_once(&said, "this socket_vendor is another user's, not used",
+		config()->vendor_path);
+	return false;
+}
+
 int vendor_socket(bool patient)
 {
 	int limit_ms = patient ? PATIENT_MS : HURRIED_MS;
@@ -63,6 +84,9 @@ int vendor_socket(bool patient)
 		closefd(&sock);
 		if (errno == EAGAIN || errno == EINTR)
 			errno = patient ? ETIMEDOUT : ENOBUFS;
+	} else if (!is_trusted(sock)) {
+		closefd(&sock);
+		errno = ECONNREFUSED;
 	}
 	return sock;
 }
@@ -146,6 +170,8 @@ static int ask(int control, const struct vendor_request *req, int limit_ms,
 		return fail(ECONNRESET);
 	if (vendor_result_check(res, (size_t)n, nr_fds) || res->op != req->op)
 		return fail(EPROTO);
+	if (res->status == ENETDOWN)
+		warn_of_host_proxy();
 	return res->status == 0 ? 0 : fail(res->status);
 }
 

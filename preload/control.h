@@ -15,7 +15,8 @@
  *           that may not does so for some milliseconds only
  *
  * Return: the socket, or -1: ENOENT, ECONNREFUSED or EACCES where there is no
- * vendor for us; ETIMEDOUT (@patient) or ENOBUFS where it is too busy.
+ * vendor for us, or only another user's; ETIMEDOUT (@patient) or ENOBUFS where
+ * it is too busy.
  */
 int vendor_socket(bool patient);
 

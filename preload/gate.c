@@ -9,6 +9,7 @@
 #include "preload/real.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/time.h>
@@ -76,6 +77,8 @@ static enum gate_state judge(int gate, const struct vendor_result *res,
 	if (!vendor_result_check(res, (size_t)len, nr_fds) &&
 		res->op == VENDOR_CONNECT && res->status <= ERRNO_MAX) {
 		*err = res->status;
+		if (*err == ENETDOWN)
+			warn_of_host_proxy();
 		return *err ? GATE_FAILED : GATE_OPEN;
 	}
 	closefd_if(carrier);
@@ -130,6 +133,23 @@ static int leave_in_background(int fd, struct found *found, int *gate,
 	return -1;
 }
 
+/* peek_result(), while other threads know what is waited for. */
+static enum gate_state peek_openly(
+	int fd, int gate, struct vendor_result *res, int *carrier, int *err)
+{
+	uint64_t cookie = socket_cookie(gate);
+	enum gate_state state;
+
+	slot_wait_begin(fd, gate, cookie);
+	state = peek_result(gate, 0, res, carrier, err);
+	if (!slot_wait_end(fd, cookie))
+		return state;
+	if (state == GATE_OPEN)
+		closefd(carrier);
+	*err = ECONNRESET;
+	return GATE_FAILED;
+}
+
 static int wait_for_carrier(
 	int fd, struct found *found, int *gate, const struct ip_port *dst)
 {
@@ -141,7 +161,7 @@ static int wait_for_carrier(
 
 	if (real()->getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, &len) == 0)
 		set_timeout(*gate, SO_RCVTIMEO, &limit);
-	switch (peek_result(*gate, 0, &res, &carrier, &err)) {
+	switch (peek_openly(fd, *gate, &res, &carrier, &err)) {
 	case GATE_OPEN:
 		closefd(gate);
 		found->rec.kind = RECORD_CARRIER;
@@ -155,6 +175,23 @@ static int wait_for_carrier(
 	closefd(gate);
 	errno = err;
 	return -1;
+}
+
+/* Through a number of our own, which nobody closes meanwhile. */
+bool gate_interrupt(int fd)
+{
+	uint64_t cookie;
+	int gate = slot_wait_at(fd, &cookie);
+	int own = gate == -1 ? -1 : real()->fcntl(gate, F_DUPFD_CLOEXEC, 0);
+	bool broken;
+
+	if (own == -1)
+		return false;
+	broken = socket_cookie(own) == cookie && slot_wait_break(fd, cookie);
+	if (broken)
+		real()->shutdown(own, SHUT_RDWR);
+	closefd(&own);
+	return broken;
 }
 
 static int connect_directly(
@@ -333,6 +370,25 @@ enum gate_state gate_settle(int fd, enum gate_wish wish, int *err)
 	return state;
 }
 
+/* A socket that is bound or listens carries messages of the vendor's, which
+ * are not the application's to read or answer. */
+static bool is_control(int fd)
+{
+	struct found found;
+
+	return lookup(fd, &found) && (found.rec.kind == RECORD_BOUND ||
+					     found.rec.kind == RECORD_LISTENER);
+}
+
+static int refuse_io(int flags, enum gate_wish wait)
+{
+	if (wait == GATE_WAIT_RECV)
+		return fail(ENOTCONN);
+	if (!(flags & MSG_NOSIGNAL))
+		raise(SIGPIPE);
+	return fail(EPIPE);
+}
+
 int gate_before_io(int fd, int flags, enum gate_wish wait)
 {
 	bool now =
@@ -340,7 +396,7 @@ int gate_before_io(int fd, int flags, enum gate_wish wait)
 	int err;
 
 	switch (gate_settle(fd, now ? GATE_TAKE : wait, &err)) {
-	case GATE_NONE:
+	case GATE_NONE: return is_control(fd) ? refuse_io(flags, wait) : 0;
 	case GATE_OPEN: return 0;
 	case GATE_PENDING:
 	case GATE_FAILED: break;

@@ -25,10 +25,12 @@
  * without it the call returns EINTR and the attempt continues in the
  * background, with the gate behind the fd, as after EINPROGRESS. SO_SNDTIMEO
  * likewise (EINPROGRESS). Later calls that find the gate undecided wait for it
- *in the same way, each with its own time limit. This is why even blocking
- *attempts go through the vendor: with the handshake in this process nobody
- *could carry on with it after EINTR. Where no vendor answers, a blocking
- *connect() does the handshake itself (direct.h), without those niceties.
+ * in the same way, each with its own time limit. This is why even blocking
+ * attempts go through the vendor: with the handshake in this process nobody
+ * could carry on with it after EINTR. Another thread's shutdown() finds the
+ * gate through the slot and ends the wait (ECONNRESET, as TCP). Where no vendor
+ * answers, a blocking connect() does the handshake itself (direct.h), without
+ * those niceties.
  *
  *	socket behind the fd	what it was		leaves by
  *	kernel TCP		never converted		connect()
@@ -82,13 +84,22 @@ int gate_connect(int fd, int family, const struct ip_port *dst);
 enum gate_state gate_settle(int fd, enum gate_wish wish, int *err);
 
 /**
+ * gate_interrupt() - end a blocking connect() in another thread
+ * @fd: a TCP socket of the kernel's
+ *
+ * Return: whether one was waiting; it returns ECONNRESET.
+ */
+bool gate_interrupt(int fd);
+
+/**
  * gate_before_io() - settle before a call that moves data
  * @fd:    an fd for which slot_may_be_gate() holds
  * @flags: of send(2) and recv(2); MSG_DONTWAIT is heeded, and O_NONBLOCK
  * @wait:  GATE_WAIT_RECV or GATE_WAIT_SEND, where neither is set
  *
  * Return: 0 to go on with the real call, or -1 and the errno that TCP gives:
- * EAGAIN while connecting, EINTR, or the error of the attempt.
+ * EAGAIN while connecting, EINTR, or the error of the attempt; ENOTCONN or
+ * EPIPE, with its signal, for a socket that is bound or listens.
  */
 int gate_before_io(int fd, int flags, enum gate_wish wait);
 

@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netdb.h>
 #include <unistd.h>
 
 /* Called by programs built with _FORTIFY_SOURCE; no header declares them. */
@@ -23,6 +24,11 @@ ssize_t __read_chk(int fd, void *buf, size_t n, size_t size);
 ssize_t __recv_chk(int fd, void *buf, size_t n, size_t size, int flags);
 ssize_t __recvfrom_chk(int fd, void *restrict buf, size_t n, size_t size,
 	int flags, struct sockaddr *restrict addr, socklen_t *restrict len);
+
+/* <resolv.h> has them as macros, or not at all. */
+struct __res_state;
+int __res_init(void);
+int __res_ninit(struct __res_state *state);
 
 struct real {
 #define HOOK(name)     __typeof__(name) *name;

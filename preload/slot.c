@@ -29,6 +29,9 @@ struct epoll_note {
  * @other:   of the one before or after it, whose kind is @words' record.was
  * @words:   a struct record
  * @gate:    the hint
+ * @waiting: cookie of the gate on which a connect() waits, its complement once
+ *           that is given up, 0: none
+ * @waiting_fd: the number of that gate
  */
 struct slot {
 	_Atomic uint32_t version;
@@ -36,6 +39,8 @@ struct slot {
 	_Atomic uint64_t other;
 	_Atomic uint32_t words[RECORD_WORDS];
 	atomic_bool gate;
+	_Atomic uint64_t waiting;
+	_Atomic int waiting_fd;
 	struct epoll_note epolls[SLOT_EPOLLS];
 };
 
@@ -188,9 +193,10 @@ bool slot_load(int fd, uint64_t cookie, struct record *out)
 	return false;
 }
 
-static bool is_gate(uint64_t cookie, uint8_t kind)
+static bool no_stream(uint64_t cookie, uint8_t kind)
 {
-	return cookie != 0 && kind == RECORD_GATE;
+	return cookie != 0 && (kind == RECORD_GATE || kind == RECORD_BOUND ||
+				      kind == RECORD_LISTENER);
 }
 
 /* Write all of a slot, between write_begin() and write_end(). */
@@ -201,7 +207,7 @@ static void put(struct slot *slot, uint64_t cookie, uint64_t other,
 	atomic_store(&slot->other, other);
 	write_record(slot, rec);
 	atomic_store(&slot->gate,
-		is_gate(cookie, rec->kind) || is_gate(other, rec->was));
+		no_stream(cookie, rec->kind) || no_stream(other, rec->was));
 }
 
 /* The other socket that a slot shall go on speaking of besides @cookie, and
@@ -405,4 +411,41 @@ void slot_epoll_forget(int fd, int index)
 
 	if (slot)
 		atomic_store(&slot->epolls[index].epfd_plus_1, 0);
+}
+
+void slot_wait_begin(int fd, int gate, uint64_t cookie)
+{
+	struct slot *slot = slot_need(fd);
+
+	if (!slot)
+		return;
+	atomic_store(&slot->waiting_fd, gate);
+	atomic_store(&slot->waiting, cookie);
+}
+
+bool slot_wait_end(int fd, uint64_t cookie)
+{
+	struct slot *slot = slot_find(fd);
+	uint64_t now = cookie;
+
+	if (!slot || atomic_compare_exchange_strong(&slot->waiting, &now, 0))
+		return false;
+	return now == ~cookie &&
+	       atomic_compare_exchange_strong(&slot->waiting, &now, 0);
+}
+
+int slot_wait_at(int fd, uint64_t *cookie)
+{
+	struct slot *slot = slot_find(fd);
+
+	*cookie = slot ? atomic_load(&slot->waiting) : 0;
+	return *cookie ? atomic_load(&slot->waiting_fd) : -1;
+}
+
+bool slot_wait_break(int fd, uint64_t cookie)
+{
+	struct slot *slot = slot_find(fd);
+
+	return slot &&
+	       atomic_compare_exchange_strong(&slot->waiting, &cookie, ~cookie);
 }

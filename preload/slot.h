@@ -29,13 +29,18 @@
  *   ends after all it notices, and writes once more. So nobody waits for ever:
  *   hooks are called from signal handlers, and fork() asks nobody.
  *
- * - The gate hint says that the socket behind the fd may be a gate (gate.h).
- *   It is all that the data-path hooks look at, one load, no system call. It
+ * - The gate hint says that the socket behind the fd may be a gate (gate.h),
+ *   or one that is bound or listens, which carries no data either. It is all
+ *   that the data-path hooks look at, one load, no system call. It
  *   stays on until somebody has seen with his own eyes what is behind the fd.
  *
  * - Epoll registrations are notes of (epfd, events, data) by fd number. They
  *   are as old as they are; the kernel is asked before one is repeated on
  *   another socket (lookup.c).
+ *
+ * - A blocking connect() leaves the application's socket as it is and waits on
+ *   a gate of its own. The slot names that gate meanwhile, so that shutdown()
+ *   in another thread finds it.
  *
  * Slots live in pages of SLOTS_PER_PAGE that are mapped when first written and
  * never unmapped: no heap, 4 KiB touched at a time, nothing at all for fds that
@@ -176,8 +181,9 @@ bool slot_known(int fd);
  */
 int slot_find_cookie(uint64_t cookie, int from);
 
-/** slot_may_be_gate() - the hint; false is certain within this process. Always
- * true beyond the table, where a gate is known by its tag */
+/** slot_may_be_gate() - the hint, also on for a socket that is bound or
+ * listens; false is certain within this process. Always true beyond the table,
+ * where a gate is known by its tag */
 bool slot_may_be_gate(int fd);
 
 /**
@@ -203,6 +209,30 @@ void slot_epoll_note(int fd, int epfd, int op, const struct epoll_event *event);
  * Return: whether there is one; *epfd and *event are set then.
  */
 bool slot_epoll_at(int fd, int index, int *epfd, struct epoll_event *event);
+
+/**
+ * slot_wait_begin() - a blocking connect() waits on a gate
+ * @fd:     the application's
+ * @gate:   fd number of the gate
+ * @cookie: the gate's
+ */
+void slot_wait_begin(int fd, int gate, uint64_t cookie);
+
+/** slot_wait_end() - it does not wait any more. Return: whether another thread
+ * gave the attempt up with slot_wait_break() */
+bool slot_wait_end(int fd, uint64_t cookie);
+
+/**
+ * slot_wait_at() - the gate on which somebody waits for this fd
+ * @cookie: set to what the gate's cookie must be
+ *
+ * Return: its number, which may be another file's by now, or -1.
+ */
+int slot_wait_at(int fd, uint64_t *cookie);
+
+/** slot_wait_break() - give up the attempt that waits on this gate. Return:
+ * false if it waits no more, or another was faster */
+bool slot_wait_break(int fd, uint64_t cookie);
 
 /** slot_epoll_forget() - the kernel does not have registration @index */
 void slot_epoll_forget(int fd, int index);

@@ -33,6 +33,11 @@ HOOK(fcntl)
 HOOK_OPT(fcntl64)
 HOOK(epoll_ctl)
 
+/* names: resolver.c */
+HOOK(getaddrinfo)
+HOOK_OPT(__res_init)
+HOOK_OPT(__res_ninit)
+
 /* data, only to settle a connection that is still in progress: data.c */
 HOOK(read)
 HOOK(readv)

@@ -35,7 +35,7 @@ static const char *check_loopback(struct settings *out, const char *text)
 {
 	if (strcmp(text, "local") == 0 || strcmp(text, "host") == 0)
 		return NULL;
-	return "expected local or host";
+	return EXPECTED_LOOPBACK;
 }
 
 static const char *check_bypass(struct settings *out, const char *text)
@@ -47,10 +47,9 @@ static const char *check_bypass(struct settings *out, const char *text)
 		size_t len = strcspn(text, ",");
 
 		if (ip_prefix_parse(&prefix, text, len) == -1)
-			return "expected addresses or blocks such as "
-			       "10.0.0.0/8,fd00::/8";
+			return EXPECTED_BYPASS;
 		if (++nr > BYPASS_MAX)
-			return "expected fewer blocks";
+			return EXPECTED_FEWER_BLOCKS;
 		text += len;
 		if (*text == ',')
 			text++;
@@ -63,7 +62,7 @@ static const char *check_wait(struct settings *out, const char *text)
 	uint64_t seconds;
 
 	if (parse_uint(text, strlen(text), WAIT_MAX, &seconds) == -1)
-		return "expected seconds, a number up to 86400";
+		return EXPECTED_WAIT;
 	return NULL;
 }
 

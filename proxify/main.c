@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/endpoint.h"
 #include "common/log.h"
+#include "preload/config.h"
 #include "proxify/env.h"
 #include "proxify/loopback.h"
 #include "proxify/options.h"
@@ -214,6 +215,17 @@ static void check_names(
 	warn(settings, line);
 }
 
+/* Where the library leaves resolvers that use TCP to the stub. */
+static int tell_library(const struct resolv_plan *plan)
+{
+	char where[RESOLV_LIST_MAX];
+
+	if (!plan->stub)
+		return unsetenv(STUB_VARIABLE);
+	return set_variable(STUB_VARIABLE,
+		resolv_plan_addresses(plan, where, sizeof(where)));
+}
+
 /* What is the program's alone: its environment and its view of the files. */
 static int finish_names(const struct resolv_plan *plan)
 {
@@ -221,6 +233,8 @@ static int finish_names(const struct resolv_plan *plan)
 	char value[1024];
 	const char *new = resolv_env(old, value, sizeof(value));
 
+	if (!plan->kept && tell_library(plan) == -1)
+		return -1;
 	if (resolv_enter(plan) == -1) {
 		say("cannot give the program its own %s: %s", plan->path,
 			strerror(errno));
@@ -375,6 +389,7 @@ static int prepare(
 static int run(const struct options *options)
 {
 	struct settings settings;
+	char missing[PATH_MAX];
 	char path[PATH_MAX];
 	int status, err;
 
@@ -386,7 +401,10 @@ static int run(const struct options *options)
 	if (prepare(options, &settings) == -1)
 		return EXIT_SELF;
 	err = program_exec(path, options->argv);
-	say("%s: %s", path, strerror(err));
+	if (err == ENOENT && program_missing(path, missing) == 0)
+		say("%s: its interpreter %s is not found", path, missing);
+	else
+		say("%s: %s", path, strerror(err));
 	return err == ENOENT ? EXIT_NOT_FOUND : EXIT_NOEXEC;
 }
 

@@ -2,6 +2,7 @@
 #include "proxify/options.h"
 #include "common/endpoint.h"
 #include "common/log.h"
+#include "common/user.h"
 
 #include <getopt.h>
 #include <stdio.h>
@@ -109,8 +110,13 @@ static int set_log(struct options *out, const char *value)
 	return 0;
 }
 
+/* It is for the vendor, but that may be running already and never see it. */
 static int add_allow(struct options *out, const char *value)
 {
+	uid_t uid;
+
+	if (strcmp(value, "any") != 0 && user_parse(value, &uid) == -1)
+		return wrong("--allow-uid", value, USER_EXPECTED);
 	if (out->nr_allow == OPTIONS_ALLOW_MAX)
 		return wrong("--allow-uid", value, "expected at most 64");
 	out->allow[out->nr_allow++] = value;

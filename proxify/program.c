@@ -351,6 +351,34 @@ int program_refusal(const char *path, char *why, size_t size)
 	return verdict == REFUSED ? -1 : 0;
 }
 
+/* The dynamic loader of an ELF file that is there. */
+static void follow_loader(char path[PATH_MAX])
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
+	struct elf_file elf;
+
+	if (fd == -1)
+		return;
+	if (elf_file_read(fd, &elf) == 0 && elf.has_interp)
+		snprintf(path, PATH_MAX, "%s", elf.interp);
+	closefd(&fd);
+}
+
+int program_missing(const char *path, char missing[PATH_MAX])
+{
+	char why[2 * PATH_MAX];
+	struct judge j = {.why = why, .size = sizeof(why)};
+	enum verdict verdict = follow(&j, path);
+
+	while (verdict == FOLLOW)
+		verdict = judge_path(&j);
+	follow_loader(j.path);
+	if (access(j.path, F_OK) == 0 || errno != ENOENT)
+		return -1;
+	memcpy(missing, j.path, sizeof(j.path));
+	return 0;
+}
+
 /* ---- becoming it ---- */
 
 /* As execvp(): a file of no known format is a script for the shell. */

@@ -36,6 +36,15 @@ int program_find(const char *name, char path[PATH_MAX]);
  */
 int program_refusal(const char *path, char *why, size_t size);
 
+/**
+ * program_missing() - what does exec mean by ENOENT?
+ * @path:    of a program or script that is there
+ * @missing: filled with its interpreter or dynamic loader
+ *
+ * Return: 0 if it is that which is not there, else -1.
+ */
+int program_missing(const char *path, char missing[PATH_MAX]);
+
 /** program_exec() - become it. Return: errno, it failed */
 int program_exec(const char *path, char **argv);
 

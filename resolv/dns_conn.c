@@ -58,20 +58,20 @@ void conn_add(struct conn *conn, struct dns_ask *ask)
 	list_add_tail(&conn->pending, &ask->node);
 	conn->nr_pending++;
 	conn->nr_slow += ask->slow;
+	leg_begin(ask, conn);
 	ask->conn = conn;
 	ask->sent_at = ev_now(ask->up->loop);
-	ask_id_take(ask);
 	set_timers(conn);
 	if (conn->state == CONN_OPEN)
 		conn_send(conn, ask);
 }
 
-void conn_remove(struct dns_ask *ask)
+/* Its leg stays. */
+static void detach(struct dns_ask *ask)
 {
 	struct conn *conn = ask->conn;
 	struct dns_upstream *up = ask->up;
 
-	ask_id_drop(ask);
 	list_del(&ask->node);
 	list_add_tail(&up->placeless, &ask->node);
 	ask->conn = NULL;
@@ -81,25 +81,72 @@ void conn_remove(struct dns_ask *ask)
 	set_timers(conn);
 }
 
+void conn_remove(struct dns_ask *ask)
+{
+	detach(ask);
+	leg_drop(&ask->legs[ask->leg]);
+}
+
+void conn_leave(struct dns_ask *ask)
+{
+	struct conn *conn = ask->conn;
+
+	if (conn->state != CONN_OPEN) {
+		conn_remove(ask); /* it was not sent */
+		return;
+	}
+	detach(ask);
+	list_add_tail(&conn->late, &ask->legs[ask->leg].node);
+}
+
+static bool is_failure(enum dns_rcode rcode)
+{
+	return rcode == DNS_SERVFAIL || rcode == DNS_NOTIMP ||
+	       rcode == DNS_REFUSED;
+}
+
+/* An answer to an ask that has moved on. */
+static void late_answer(
+	struct leg *leg, enum dns_rcode rcode, uint8_t *msg, size_t len)
+{
+	struct conn *conn = leg->conn;
+	struct dns_ask *ask = leg->ask;
+
+	if (conn->abandoned > 0)
+		conn->abandoned--;
+	leg_drop(leg);
+	if (is_failure(rcode))
+		return; /* whoever is asked now may know more */
+	if (ask->conn) {
+		ask->conn->abandoned += ask->conn->state == CONN_OPEN;
+		conn_remove(ask);
+	}
+	ask_answered(ask, rcode, msg, len);
+}
+
 static void on_message(struct dns_tcp *tcp, uint8_t *msg, size_t len)
 {
 	struct conn *conn = list_entry(tcp, struct conn, tcp);
 	struct dns_upstream *up = conn->server->up;
+	uint8_t *msg_or_null = msg;
 	enum dns_match match;
 	struct dns_ask *ask;
+	struct leg *leg;
 
-	assert(conn->magic == CONN_MAGIC && conn->state == CONN_OPEN);
+	assert(conn->magic == CONN_MAGIC);
+	assert(conn->state == CONN_OPEN || conn->state == CONN_RETIRED);
 	if (!dns_is_answer(msg, len)) {
 		conn_end(conn, END_GARBAGE);
 		return;
 	}
-	ask = ask_by_id(up, dns_id(msg));
-	if (!ask || ask->conn != conn) {
-		/* A late answer, most likely. */
+	leg = leg_by_id(up, dns_id(msg));
+	if (!leg || leg->conn != conn) {
+		/* Nobody waits for it any more, most likely. */
 		if (conn->abandoned > 0)
 			conn->abandoned--;
 		return;
 	}
+	ask = leg->ask;
 	match = dns_answer_match(ask->msg, ask->info.question_end, msg, len);
 	if (match != DNS_MATCH && match != DNS_MATCH_BARE) {
 		if (++conn->wrong > CONN_WRONG_MAX)
@@ -109,17 +156,23 @@ static void on_message(struct dns_tcp *tcp, uint8_t *msg, size_t len)
 	conn->last_rx = conn->server->last_rx = ev_now(up->loop);
 	conn->answered++;
 	server_alive(conn->server);
+	if (match != DNS_MATCH)
+		msg_or_null = NULL;
+	if (leg_is_late(leg)) {
+		late_answer(leg, dns_rcode_of(msg), msg_or_null, len);
+		return;
+	}
 	ev_timer_stop(up->loop, &conn->stall);
 	conn_remove(ask); /* and the time to stall begins anew */
-	ask_answered(
-		ask, dns_rcode_of(msg), match == DNS_MATCH ? msg : NULL, len);
+	ask_answered(ask, dns_rcode_of(msg), msg_or_null, len);
 }
 
 static void on_closed(struct dns_tcp *tcp, int err)
 {
 	struct conn *conn = list_entry(tcp, struct conn, tcp);
 
-	assert(conn->magic == CONN_MAGIC && conn->state == CONN_OPEN);
+	assert(conn->magic == CONN_MAGIC);
+	assert(conn->state == CONN_OPEN || conn->state == CONN_RETIRED);
 	if (err != 0)
 		log_debug("DNS server %s: %s", conn->server->text,
 			log_strerror(err));
@@ -131,12 +184,25 @@ static const struct dns_tcp_ops conn_ops = {
 	.closed = on_closed,
 };
 
+void conn_end_soon(struct conn *conn)
+{
+	struct ev_loop *loop = conn->server->up->loop;
+
+	assert(conn->state == CONN_RETIRED);
+	ev_timer_stop(loop, &conn->idle);
+	ev_timer_set(&conn->idle, 0., 0.);
+	ev_timer_start(loop, &conn->idle);
+}
+
 static void on_idle(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct conn *conn = timer->data;
 
 	assert(conn->magic == CONN_MAGIC && list_empty(&conn->pending));
-	conn_end(conn, END_IDLE);
+	if (list_empty(&conn->late))
+		conn_end(conn, END_IDLE);
+	else
+		set_timers(conn);
 }
 
 /*
@@ -168,7 +234,7 @@ static void on_stall(struct ev_loop *loop, ev_timer *timer, int revents)
 			continue;
 		ask->moves++;
 		conn->abandoned++;
-		conn_remove(ask);
+		conn_leave(ask);
 		conn_add(other, ask);
 	}
 }
@@ -214,6 +280,7 @@ static struct conn *conn_new(struct server *server)
 	list_init(&conn->node);
 	conn->last_rx = ev_now(up->loop);
 	list_init(&conn->pending);
+	list_init(&conn->late);
 	dns_tcp_init(&conn->tcp);
 	ev_init(&conn->idle, on_idle);
 	ev_init(&conn->stall, on_stall);
@@ -284,10 +351,15 @@ void conn_release(struct conn *conn)
 	dns_tcp_close(&conn->tcp);
 	ev_timer_stop(up->loop, &conn->idle);
 	ev_timer_stop(up->loop, &conn->stall);
+	if (conn->state == CONN_RETIRED)
+		server->nr_retired--;
+	else
+		server->nr_conns--;
 	conn->state = CONN_ENDED;
 	list_del(&conn->node);
 	list_add_tail(&up->ended, &conn->node);
-	server->nr_conns--;
+	while (!list_empty(&conn->late))
+		leg_drop(list_entry(conn->late.next, struct leg, node));
 }
 
 /* May an ask whose connection ended go to the same server again? */
@@ -296,7 +368,6 @@ static bool same_server(
 {
 	switch (why) {
 	case END_CLOSED: return conn->answered > 0 || ask->dropped++ == 0;
-	case END_SILENT: return !server_is_dead(conn->server);
 	case END_IDLE:
 	case END_GARBAGE:
 	case END_NO_DIAL: break;
@@ -324,6 +395,38 @@ static void conn_end(struct conn *conn, enum conn_end why)
 	}
 }
 
+/*
+ * conn_retire() - nothing was heard on it for the time of an attempt
+ *
+ * Its asks begin anew on another connection, and whatever comes on this one
+ * all the same still counts.
+ */
+static void conn_retire(struct conn *conn)
+{
+	struct server *server = conn->server;
+
+	while (server->nr_retired >= DNS_RETIRED_MAX)
+		conn_release(
+			list_entry(server->retired.next, struct conn, node));
+	server->nr_conns--;
+	list_del(&conn->node);
+	list_add_tail(&server->retired, &conn->node);
+	server->nr_retired++;
+	while (!list_empty(&conn->pending)) {
+		struct dns_ask *ask = ask_first(&conn->pending);
+
+		conn_leave(ask);
+		if (server_is_dead(server))
+			ask_try(ask);
+		else
+			ask_place(ask, server);
+	}
+	conn->state = CONN_RETIRED;
+	set_timers(conn);
+	if (list_empty(&conn->late))
+		conn_end_soon(conn);
+}
+
 void conn_unanswered(struct conn *conn, const struct dns_ask *ask)
 {
 	double now = ev_now(ask->up->loop);
@@ -342,5 +445,5 @@ void conn_unanswered(struct conn *conn, const struct dns_ask *ask)
 		server_silent(conn->server, ask);
 	if (conn->last_rx <= ask->sent_at &&
 		now - ask->sent_at >= CONN_PATIENCE)
-		conn_end(conn, END_SILENT);
+		conn_retire(conn);
 }

@@ -40,40 +40,64 @@ static uint64_t random_seed(void)
 	return seed ^ ((uint64_t)getpid() << 32) ^ 0x9e3779b97f4a7c15ull;
 }
 
-static struct dns_ask **id_slot(struct dns_upstream *up, uint16_t id)
+static struct leg **id_slot(struct dns_upstream *up, uint16_t id)
 {
-	struct dns_ask **slot = &up->ids[id % ID_BUCKETS];
+	struct leg **slot = &up->ids[id % ID_BUCKETS];
 
 	while (*slot && (*slot)->id != id)
 		slot = &(*slot)->next_id;
 	return slot;
 }
 
-/* There are fewer asks than ids (the caller's limit), so this ends soon. */
-void ask_id_take(struct dns_ask *ask)
+/* There are fewer legs than ids (the caller's limit), so this ends soon. */
+void leg_begin(struct dns_ask *ask, struct conn *conn)
 {
-	struct dns_ask **slot;
+	struct leg **slot;
+	struct leg *leg;
 
+	ask->leg = (ask->leg + 1) % DNS_LEGS;
+	leg = &ask->legs[ask->leg];
+	if (leg->conn)
+		leg_drop(leg);
 	do {
-		ask->id = random_id(ask->up);
-		slot = id_slot(ask->up, ask->id);
+		leg->id = random_id(ask->up);
+		slot = id_slot(ask->up, leg->id);
 	} while (*slot);
-	ask->next_id = NULL;
-	*slot = ask;
-	dns_set_id(ask->msg, ask->id);
+	leg->next_id = NULL;
+	leg->ask = ask;
+	leg->conn = conn;
+	list_init(&leg->node);
+	*slot = leg;
+	dns_set_id(ask->msg, leg->id);
 }
 
-void ask_id_drop(struct dns_ask *ask)
+void leg_drop(struct leg *leg)
 {
-	struct dns_ask **slot = id_slot(ask->up, ask->id);
+	struct leg **slot = id_slot(leg->ask->up, leg->id);
+	struct conn *conn = leg->conn;
 
-	assert(*slot == ask);
-	*slot = ask->next_id;
+	assert(*slot == leg);
+	*slot = leg->next_id;
+	list_del(&leg->node);
+	leg->conn = NULL;
+	if (conn->state == CONN_RETIRED && list_empty(&conn->late))
+		conn_end_soon(conn);
 }
 
-struct dns_ask *ask_by_id(struct dns_upstream *up, uint16_t id)
+struct leg *leg_by_id(struct dns_upstream *up, uint16_t id)
 {
 	return *id_slot(up, id);
+}
+
+/* Nobody waits for answers to this ask any more. */
+static void drop_legs(struct dns_ask *ask)
+{
+	unsigned i;
+
+	assert(!ask->conn);
+	for (i = 0; i < DNS_LEGS; i++)
+		if (ask->legs[i].conn)
+			leg_drop(&ask->legs[i]);
 }
 
 /* FNV-1a of the name, letters in lower case. */
@@ -183,6 +207,7 @@ static void ask_finish(struct dns_ask *ask, uint8_t *answer, size_t len)
 	ev_timer_stop(up->loop, &ask->timer);
 	list_del(&ask->node);
 	list_add_tail(&up->done, &ask->node);
+	drop_legs(ask);
 	if (answer)
 		dns_set_id(answer, ask->info.id);
 	ask->cb(ask->arg, &outcome);
@@ -261,7 +286,7 @@ static void on_ask_timer(struct ev_loop *loop, ev_timer *timer, int revents)
 
 	assert(ask->magic == ASK_MAGIC && !ask->done);
 	if (conn) {
-		conn_remove(ask);
+		conn_leave(ask);
 		conn_unanswered(conn, ask);
 	}
 	/* Other asks' call-backs may have cancelled this one meanwhile. */
@@ -312,6 +337,7 @@ void dns_ask_cancel(struct dns_ask *ask)
 	ev_timer_stop(up->loop, &ask->timer);
 	list_del(&ask->node);
 	list_add_tail(&up->done, &ask->node);
+	drop_legs(ask);
 }
 
 /* ---- life ---- */
@@ -350,6 +376,7 @@ static void server_init(struct dns_upstream *up, unsigned index)
 	server->addr = up->config.servers[index];
 	dns_server_format(&server->addr, server->text, sizeof(server->text));
 	list_init(&server->conns);
+	list_init(&server->retired);
 }
 
 struct dns_upstream *dns_upstream_new(
@@ -402,6 +429,9 @@ void dns_upstream_free(struct dns_upstream *up)
 			drop_asks(&conn_first(server)->pending);
 			conn_release(conn_first(server));
 		}
+		while (!list_empty(&server->retired))
+			conn_release(list_entry(
+				server->retired.next, struct conn, node));
 	}
 	free_ended(up);
 	ev_ref(up->loop);

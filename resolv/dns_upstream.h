@@ -36,18 +36,24 @@
  * is sent again gets a connection of its own. There are up to DNS_CONNS_MAX for
  * each server, of which slow asks leave two to the others.
  *
- * Ids are unique among all asks in flight, random, and new at each sending.
- * An answer counts only if it came over the connection the ask was sent on,
- * with its id and its question. Answers to nothing are ignored (they may be
- * late ones); what is not an answer at all, or too many answers with the wrong
- * question, ends the connection.
+ * Each sending of an ask is a *leg*: a connection and an id. Ids are unique
+ * among all legs, random, and new for each. An answer counts only if it came
+ * over the leg's connection, with its id and the ask's question. An ask that
+ * is sent elsewhere keeps its earlier legs, DNS_LEGS in all, because a resolver
+ * that has to find out first may well take longer than one attempt: whoever
+ * answers first, now or late, has answered, and only a late SERVFAIL, NOTIMP or
+ * REFUSED changes nothing. Answers to nothing are ignored; what is not an
+ * answer at all, or too many answers with the wrong question, ends the
+ * connection.
  *
  * How a connection ends decides where its asks go:
  *	idle, no asks         nothing to do
  *	closed by the server  same server, new connection: without limit if the
  *	                      connection had brought an answer (servers close
  *	                      after so many queries or seconds), else once
- *	silent                same server, new connection
+ *	silent                same server, new connection; the silent one is
+ *	                      *retired*: it stays open for late answers while
+ *	                      somebody waits for them
  *	garbage               next server
  *	not connected         next server
  *
@@ -65,6 +71,8 @@
 #define DNS_CONN_BUSY   64  /* asks on each connection, then one more */
 #define DNS_STALL       0.3 /* seconds */
 #define DNS_MOVES_MAX   4
+#define DNS_LEGS        6 /* of an ask; then the oldest is forgotten */
+#define DNS_RETIRED_MAX 4 /* connections to each server; likewise */
 
 struct dns_upstream;
 struct dns_ask;

@@ -22,7 +22,6 @@
 enum conn_end {
 	END_IDLE,
 	END_CLOSED,
-	END_SILENT,
 	END_GARBAGE,
 	END_NO_DIAL,
 };
@@ -30,12 +29,14 @@ enum conn_end {
 enum conn_state {
 	CONN_DIALING, /* asks wait to be sent; @dial is set */
 	CONN_OPEN,    /* asks have been sent; @tcp is open */
+	CONN_RETIRED, /* gets no asks; @tcp is open; ends soon without @late */
 	CONN_ENDED,   /* holds nothing, waits to be freed */
 };
 
 /**
  * struct server - one of the configured servers
  * @conns:	 its connections, dialling or open
+ * @retired:	 its retired ones, oldest first
  * @dead_until:	 loop time; in the past or 0 when alive
  * @last_rx:	 loop time of the last answer on any connection
  * @silent:	 nothing was heard about the name with hash @silent_name
@@ -47,6 +48,8 @@ struct server {
 	char text[DNS_SERVER_STRLEN];
 	struct list conns;
 	unsigned nr_conns;
+	struct list retired;
+	unsigned nr_retired;
 	double dead_until;
 	double last_rx;
 	bool silent;
@@ -56,8 +59,9 @@ struct server {
 
 /**
  * struct conn - a connection to a server
- * @node:      in the server's list, or in the upstream's list of the ended
+ * @node:      in one of the server's lists, or the upstream's of the ended
  * @pending:   asks on it, oldest first
+ * @late:      legs of asks that have moved on
  * @nr_pending: how many
  * @nr_slow:   of these, slow ones
  * @abandoned: asks that left it unanswered: the server may still be busy
@@ -74,6 +78,7 @@ struct conn {
 	void *dial;
 	struct dns_tcp tcp;
 	struct list pending;
+	struct list late;
 	unsigned nr_pending;
 	unsigned nr_slow;
 	unsigned abandoned;
@@ -85,10 +90,25 @@ struct conn {
 };
 
 /**
+ * struct leg - one sending of an ask
+ * @next_id: next in the hash chain; in the table exactly while @conn is set
+ * @conn:    where an answer may come from; NULL: unused
+ * @node:    in @conn's list of the late, unless it is the ask's present leg
+ */
+struct leg {
+	struct leg *next_id;
+	struct dns_ask *ask;
+	struct conn *conn;
+	struct list node;
+	uint16_t id;
+};
+
+/**
  * struct dns_ask - a query on its way
  * @node:     in the connection's list, else in the upstream's list of the
  *            placeless (about to try the next server) or of the done
- * @next_id:  next in the hash chain; in the table exactly while @conn is set
+ * @conn:     where it is; NULL when placeless or done
+ * @legs:     its sendings; @leg is the index of the present or last one
  * @timer:    end of this attempt
  * @asked_at: loop time when it began
  * @sent_at:  loop time when it was last given to a connection, or sent when
@@ -105,8 +125,9 @@ struct dns_ask {
 	unsigned magic;
 	struct dns_upstream *up;
 	struct list node;
-	struct dns_ask *next_id;
 	struct conn *conn;
+	struct leg legs[DNS_LEGS];
+	unsigned leg;
 	ev_timer timer;
 	double deadline;
 	double asked_at;
@@ -122,7 +143,6 @@ struct dns_ask {
 	dns_outcome_cb *cb;
 	void *arg;
 	struct dns_query info;
-	uint16_t id;
 	size_t len;
 	uint8_t msg[];
 };
@@ -132,7 +152,7 @@ struct dns_upstream {
 	struct ev_loop *loop;
 	struct dns_upstream_config config;
 	struct server servers[DNS_SERVERS_MAX];
-	struct dns_ask *ids[ID_BUCKETS];
+	struct leg *ids[ID_BUCKETS];
 	struct list placeless;
 	struct list done;
 	struct list ended;
@@ -142,14 +162,22 @@ struct dns_upstream {
 
 /* ---- dns_upstream.c ---- */
 
-/** ask_id_take() - give an ask that has none a new id, and find it by that */
-void ask_id_take(struct dns_ask *ask);
+/** leg_begin() - a new leg for an ask over @conn, with an id of its own */
+void leg_begin(struct dns_ask *ask, struct conn *conn);
 
-/** ask_id_drop() - forget its id */
-void ask_id_drop(struct dns_ask *ask);
+/** leg_drop() - forget one; a retired connection ends with its last one */
+void leg_drop(struct leg *leg);
 
-/** ask_by_id() - the ask with that id, or NULL */
-struct dns_ask *ask_by_id(struct dns_upstream *up, uint16_t id);
+/** leg_by_id() - the leg with that id, or NULL */
+struct leg *leg_by_id(struct dns_upstream *up, uint16_t id);
+
+/** leg_is_late() - has its ask moved on? */
+static inline bool leg_is_late(const struct leg *leg)
+{
+	const struct dns_ask *ask = leg->ask;
+
+	return !ask->conn || leg != &ask->legs[ask->leg];
+}
 
 /** ask_place() - give an ask to a connection to @server, as it is */
 void ask_place(struct dns_ask *ask, struct server *server);
@@ -198,16 +226,24 @@ void conn_add(struct conn *conn, struct dns_ask *ask);
 /** conn_remove() - take an ask off its connection, which goes on */
 void conn_remove(struct dns_ask *ask);
 
+/** conn_leave() - the same, but an answer that comes later still counts */
+void conn_leave(struct dns_ask *ask);
+
 /**
  * conn_unanswered() - an ask's attempt ended without an answer
  * @conn: the connection that it was on, and has just left
  * @ask:  it
  *
- * Ends the connection if nothing has been heard on it, and judges the server.
+ * Retires the connection if nothing has been heard on it, and judges the
+ * server.
  */
 void conn_unanswered(struct conn *conn, const struct dns_ask *ask);
 
-/** conn_release() - end a connection without asks */
+/** conn_end_soon() - end a retired one that nobody waits for, from the loop:
+ * the message that its last leg was dropped for lies in its buffer */
+void conn_end_soon(struct conn *conn);
+
+/** conn_release() - end a connection without asks; forgets its late legs */
 void conn_release(struct conn *conn);
 
 static inline struct dns_ask *ask_first(const struct list *list)

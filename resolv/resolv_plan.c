@@ -31,6 +31,12 @@ static const struct ip_port loopback = {
 	.ip = {127, 0, 0, 1},
 };
 
+static const struct ip_port loopback6 = {
+	.family = AF_INET6,
+	.port = DNS_PORT,
+	.ip = {[15] = 1},
+};
+
 int resolv_mode_parse(const char *text, enum resolv_mode *out)
 {
 	static const char *const names[] = {
@@ -238,6 +244,9 @@ static int prepare_stub(struct resolv_plan *plan,
 	choose_servers(plan, options, conf);
 	if (cover_servers(plan, options, conf) == -1)
 		return -1;
+	/* Without a nameserver line dig and its kin try both loopbacks. */
+	if (lo_is_local(&loopback6))
+		plan_listen(plan, &loopback6);
 	create_conf(plan, state, NEW_CONF);
 	/* Without the right it stays as it is: most programs do not care. */
 	if (!lo_has_way_out())
@@ -311,11 +320,15 @@ int resolv_prepare(struct resolv_plan *plan, const struct resolv_options *user)
 		options.path = RESOLV_CONF_PATH;
 	memset(plan, 0, sizeof(*plan));
 	plan->path = options.path;
-	if (options.mode == RESOLV_KEEP)
+	plan->kept = options.mode == RESOLV_KEEP;
+	if (plan->kept)
 		return 0;
 	state = resolv_conf_read(&conf, options.path);
-	if (state == RESOLV_UNREADABLE)
+	if (state == RESOLV_UNREADABLE) {
 		say(plan, "names: %s: %s", options.path, log_strerror(errno));
+		if (options.mode == RESOLV_STUB)
+			return -1;
+	}
 	if (options.mode == RESOLV_USE_VC)
 		return prepare_use_vc(plan, &options, state);
 	if (needs_nothing(&options, &conf))
@@ -423,6 +436,22 @@ const char *resolv_plan_listen(
 		len += (size_t)snprintf(buf + len, size - len, "%s%s",
 			i ? "," : "",
 			ip_port_format(&plan->listen[i], one, sizeof(one)));
+	return buf;
+}
+
+const char *resolv_plan_addresses(
+	const struct resolv_plan *plan, char *buf, size_t size)
+{
+	char one[INET6_ADDRSTRLEN];
+	size_t len = 0;
+	unsigned i;
+
+	buf[0] = '\0';
+	for (i = 0; i < plan->nr_listen && len < size; i++)
+		len += (size_t)snprintf(buf + len, size - len, "%s%s",
+			i ? "," : "",
+			inet_ntop(plan->listen[i].family, plan->listen[i].ip,
+				one, sizeof(one)));
 	return buf;
 }
 

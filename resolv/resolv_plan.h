@@ -9,7 +9,7 @@
  *
  * resolv_prepare() looks at resolv.conf and at the machine, does what has to
  * be done to both, and says what the vendor's DNS stub shall listen on and
- * whom it shall ask:
+ * whom it shall ask. It is on 127.0.0.1 and ::1 in any case, and:
  *
  *	resolv.conf	        what is done             who is asked
  *	missing, dangling       created: 127.0.0.1       the host's resolver
@@ -68,15 +68,18 @@ struct resolv_options {
 
 /**
  * struct resolv_plan - what is left to do
+ * @kept:         nothing was touched, and nothing shall be
  * @stub:         the vendor shall run the stub
  * @use_vc:       set RES_OPTIONS, see resolv_env()
  * @private_conf: call resolv_enter() in the process that becomes the program
- * @listen:       where the stub shall listen, 127.0.0.1 first
+ * @listen:       where the stub shall listen, 127.0.0.1 first, ::1 last if
+ *                there is one
  * @servers:      whom it shall ask
  * @message:      one line for the user, or empty: why it failed, or what will
  *                not work
  */
 struct resolv_plan {
+	bool kept;
 	bool stub;
 	bool use_vc;
 	bool private_conf;
@@ -136,6 +139,10 @@ int resolv_enter(const struct resolv_plan *plan);
  * Return: @buf.
  */
 const char *resolv_plan_listen(
+	const struct resolv_plan *plan, char *buf, size_t size);
+
+/** resolv_plan_addresses() - the same without the port, which is 53 */
+const char *resolv_plan_addresses(
 	const struct resolv_plan *plan, char *buf, size_t size);
 
 /** resolv_plan_servers() - the servers as --dns takes them; likewise */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vendor/config.h"
 #include "common/vendor_msg.h"
+#include "common/user.h"
 #include "resolv/servers.h"
 
 #include <getopt.h>
-#include <pwd.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -156,23 +156,17 @@ static int set_log_file(
 static int add_uid(
 	struct vendor_config *config, const char *name, const char *value)
 {
-	const struct passwd *pw;
-	uint64_t uid;
+	uid_t uid;
 
 	if (strcmp(value, "any") == 0) {
 		config->allow_any = true;
 		return 0;
 	}
-	if (parse_uint(value, strlen(value), UINT32_MAX - 1, &uid) == -1) {
-		pw = getpwnam(value);
-		if (!pw)
-			return wrong(name, value,
-				"expected a uid, the name of a user, or any");
-		uid = pw->pw_uid;
-	}
+	if (user_parse(value, &uid) == -1)
+		return wrong(name, value, USER_EXPECTED);
 	if (config->nr_allow == CONFIG_ALLOW_MAX)
 		return wrong(name, value, "expected at most 64 of them");
-	config->allow[config->nr_allow++] = (uid_t)uid;
+	config->allow[config->nr_allow++] = uid;
 	return 0;
 }
 

@@ -39,6 +39,7 @@ struct client {
  * @scope:  whose clients it is for
  * @port:   the port; 0 while the host has yet to choose one
  * @plain:  HELD by plain BIND
+ * @family: of the address in that
  * @listening: some listener's control is
  * @starved: clients wait; the controls watch for room
  * @pumping: export_pump() is at work
@@ -63,6 +64,7 @@ struct export
 	struct scope scope;
 	uint16_t port;
 	bool plain;
+	sa_family_t family;
 	bool listening;
 	bool starved;
 	bool pumping;

@@ -139,8 +139,10 @@ bool listener_is_listening(const struct listener *l)
 
 	list_foreach_safe(i, tmp, &l->controls)
 	{
-		if (list_entry(i, struct control, link)->state ==
-			CONTROL_LISTENING)
+		enum control_state state =
+			list_entry(i, struct control, link)->state;
+
+		if (state == CONTROL_OPENING || state == CONTROL_LISTENING)
 			return true;
 	}
 	return false;
@@ -159,7 +161,11 @@ static struct control *choose(const struct listener *l, bool *listening)
 		struct control *c = list_entry(i, struct control, link);
 		int n;
 
-		if (c->state != CONTROL_LISTENING || c->broken)
+		if (c->broken)
+			continue;
+		if (c->state == CONTROL_OPENING)
+			*listening = true; /* but its answer comes first */
+		if (c->state != CONTROL_LISTENING)
 			continue;
 		*listening = true;
 		n = control_unread(c);
@@ -222,6 +228,23 @@ enum offer listener_offer(struct listener *l, const struct client *client)
 			return offer;
 	}
 	return listening ? OFFER_FULL : OFFER_NONE;
+}
+
+bool listener_opened(struct listener *l)
+{
+	struct list *i, *tmp;
+
+	assert(l->magic == LISTENER_MAGIC);
+	list_foreach_safe(i, tmp, &l->controls)
+	{
+		struct control *c = list_entry(i, struct control, link);
+
+		if (c->state == CONTROL_OPENING) {
+			control_opened(c);
+			return true;
+		}
+	}
+	return false;
 }
 
 void listener_arm(struct listener *l)

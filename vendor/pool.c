@@ -44,7 +44,8 @@
  * that a host proxy that takes connections and drops them is not hammered; a
  * client that comes, or FORGIVE seconds without failure, end that sequence.
  *
- * A pool that is held back keeps what it has. One by plain BIND still wants
+ * A pool that is held back keeps what it has, as soon as it is settled: the
+ * first standby connection makes the host listen. One by plain BIND still wants
  * one idle connection then, since connections are all that owns its port.
  */
 
@@ -322,6 +323,14 @@ static void settle(struct standby *s, int fd)
 		standby_failed(s, log_strerror(errno));
 }
 
+static void tell_settled(struct pool *p)
+{
+	if (!p->open || p->settled)
+		return;
+	p->settled = true;
+	p->settled_cb(p->arg);
+}
+
 static void on_dialled(const struct dial_result *r, void *arg)
 {
 	struct standby *s = arg;
@@ -337,6 +346,7 @@ static void on_dialled(const struct dial_result *r, void *arg)
 	} else {
 		standby_failed(s, log_strerror(err));
 	}
+	tell_settled(p);
 }
 
 static void destination(const struct pool *p, struct socks5_addr *dst)
@@ -344,7 +354,7 @@ static void destination(const struct pool *p, struct socks5_addr *dst)
 	struct hold_name name = {.verb = HOLD_JOIN};
 
 	memset(dst, 0, sizeof(*dst));
-	dst->addr.family = AF_INET;
+	dst->addr.family = p->port.family;
 	dst->addr.port = p->port.port;
 	if (p->port.plain)
 		return;
@@ -374,7 +384,8 @@ static void dial_one(struct pool *p)
 static unsigned wanted(struct pool *p)
 {
 	unsigned have = p->idle + p->dialling;
-	unsigned goal = p->held_back ? p->port.plain : p->target;
+	bool held_back = p->held_back && p->settled;
+	unsigned goal = held_back ? p->port.plain : p->target;
 
 	if (!p->open || ev_is_active(&p->retry) || have >= goal ||
 		p->dialling >= POOL_DIALS)
@@ -405,6 +416,8 @@ static void on_turn(struct turnstile_wait *turn)
 	else
 		turnstile_leave(&p->env->dials);
 	refill(p);
+	if (ev_is_active(&p->retry))
+		tell_settled(p);
 }
 
 /* ---- shrinking ---- */
@@ -459,12 +472,14 @@ static void on_quiet(struct ev_loop *loop, ev_timer *timer, int revents)
 /* ---- the pool ---- */
 
 void pool_init(struct pool *p, struct inbound_env *env,
-	const struct endpoint *ep, pool_client_cb *cb, void *arg)
+	const struct endpoint *ep, pool_client_cb *cb,
+	pool_settled_cb *settled_cb, void *arg)
 {
 	p->magic = POOL_MAGIC;
 	p->env = env;
 	p->ep = ep;
 	p->cb = cb;
+	p->settled_cb = settled_cb;
 	p->arg = arg;
 	list_init(&p->standbys);
 	turnstile_wait_init(&p->turn, on_turn);
@@ -489,12 +504,15 @@ void pool_open(struct pool *p, const struct pool_port *port, unsigned low,
 	assert(p->magic == POOL_MAGIC && !p->open && list_empty(&p->standbys));
 	p->port = *port;
 	p->open = true;
+	p->settled = false;
 	p->busy = false;
 	p->pause = 0;
 	p->target = 0;
 	if (first != -1)
 		adopt(p, first);
 	pool_resize(p, low, high);
+	if (p->idle > 0 || ev_is_active(&p->retry))
+		tell_settled(p);
 }
 
 void pool_resize(struct pool *p, unsigned low, unsigned high)
@@ -523,7 +541,7 @@ void pool_close(struct pool *p, bool drain)
 
 	if (!p->open)
 		return;
-	p->open = false;
+	p->open = p->settled = false;
 	turnstile_forget(&p->turn);
 	ev_timer_stop(p->env->loop, &p->retry);
 	ev_timer_stop(p->env->loop, &p->quiet);

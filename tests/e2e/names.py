@@ -28,6 +28,7 @@ from harness import SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
 DNS4 = "10.77.53.1"
 TCP4 = "10.77.53.2"
 REFUSED4 = "10.77.53.3"
+NOBODY6 = "2001:db8:53::dead"
 
 MANY = 60  # addresses: more than fit into 512 bytes
 BIG = 300  # more than fit into 4096
@@ -48,6 +49,8 @@ local=/test/
 host-record=web.names.test,{v4},{v6}
 host-record=v4.names.test,{v4}
 host-record=v6.names.test,{v6}
+host-record=loop.names.test,127.0.0.1,::1
+host-record=half.names.test,{v4},{nobody6}
 cname=one.names.test,two.names.test
 cname=two.names.test,three.names.test
 cname=three.names.test,web.names.test
@@ -68,6 +71,7 @@ class NameServers:
         conf = world.tmp + "/dnsmasq.conf"
         with open(conf, "w", encoding="ascii") as file:
             file.write(CONF.format(dns=DNS4, v4=WORLD4, v6=WORLD6,
+                                   nobody6=NOBODY6,
                                    silent=SILENT4))
             for n in range(MANY):
                 file.write("host-record=many.names.test,10.77.60.%d\n" % (n + 1))

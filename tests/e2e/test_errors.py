@@ -4,7 +4,9 @@ message, same exit status. The expected output is not written down here: the sam
 program is run in the world itself, and the two are compared."""
 
 import concurrent.futures
+import errno
 import re
+import time
 
 import pytest
 
@@ -140,3 +142,41 @@ def test_unknown_name(world, enclave):
     argv = [PYTHON, "-c", source]
     real, got = both(world, enclave, argv)
     assert got.ok().out == real.ok().out
+
+
+TRY_ALL = """
+import socket, sys
+for timeout in (None, 20, None):
+    s = socket.socket()
+    s.settimeout(timeout)
+    print(s.connect_ex(("%s", 80)))
+    s.close()
+try:
+    socket.socket().bind(("0.0.0.0", 8080))
+except OSError as e:
+    print(e.errno)
+""" % WORLD4
+
+
+@pytest.mark.parametrize("level", [None, "error", "warn"])
+def test_no_host_proxy(new_site, level):
+    """ENETDOWN at once from every call, and one line of it where it is asked
+    for: not one for each attempt, and none that nobody asked for."""
+    site = new_site(start=False)
+    started = time.monotonic()
+    got = site.run([PYTHON, "-c", TRY_ALL], env={"PROXY_LOG": level}).ok()
+    assert time.monotonic() - started < 10
+    assert got.out.split() == [str(errno.ENETDOWN)] * 4
+    said = [line for line in got.err.splitlines()
+            if line.startswith("proxify: cannot reach the host proxy: ")]
+    assert len(said) == (1 if level == "warn" else 0), got.err
+    assert all(site.enclave.endpoint in line for line in said)
+
+
+def test_no_host_proxy_without_vendor(new_site):
+    """The same where the library makes the connection itself."""
+    site = new_site(start=False)
+    got = site.run([PYTHON, "-c", BLOCKING, WORLD4, "80"], options=["--no-vendor"],
+                   env={"PROXY_LOG": "warn"}).ok()
+    assert "ENETDOWN" in got.out
+    assert got.err.count("cannot reach the host proxy") == 1, got.err

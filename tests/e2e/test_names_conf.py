@@ -72,6 +72,13 @@ def test_the_files_own_servers(make, conf):
     assert names.get_conf(site.enclave) == conf
 
 
+@pytest.mark.parametrize("options", [[], ["+tcp"]])
+def test_both_loopbacks(make, options):
+    """Without a nameserver line dig asks ::1 first, and complains if it must."""
+    result = make(conf="").run(["dig", "+short", *options, "v4.names.test"]).ok()
+    assert (result.out, result.err) == (WORLD4 + "\n", "")
+
+
 def test_dead_servers_are_remembered(make):
     site = make(conf="nameserver %s\nnameserver %s\nnameserver %s\n" %
                 (SILENT4, REFUSED4, DNS4))
@@ -93,6 +100,21 @@ def test_dns_option(make):
     options = ["--dns", "%s,%s:53" % (REFUSED4, DNS4)]
     assert look_up(site, options) == [WORLD4]
     assert names.get_conf(site.enclave) == "nameserver %s\n" % REFUSED4
+
+
+@pytest.mark.parametrize("loopback", ["local", "host"])
+def test_tcp_is_answered_by_the_stub(make, loopback):
+    """A resolver of a covered program that uses TCP, as RES_OPTIONS says or
+    because an answer was truncated: its nameserver is the stub all the same, and
+    that asks whom --dns names."""
+    site = make(host=[REFUSED4], conf="nameserver %s\n" % REFUSED4)
+    env = {"PROXY_LOOPBACK": loopback}
+    options = ["--dns", DNS4]
+    for argv in (["node", PROGRAMS + "lookup.js", "resolve4", "v4.names.test"],
+                 ["dig", "+short", "+tcp", "v4.names.test"],
+                 ["dig", "+short", "+tcp", "@127.0.0.1", "v4.names.test"]):
+        result = site.run(argv, options=options, env=env).ok()
+        assert (result.out, result.err) == (WORLD4 + "\n", "")
 
 
 @pytest.mark.parametrize("options,named", [

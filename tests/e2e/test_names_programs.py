@@ -152,6 +152,36 @@ def test_fetch_by_name(stage, nginx):
         assert stage.run(argv + [url]).ok().out == HELLO
 
 
+def test_ipv4_first(stage, nginx):
+    """The world has no IPv6 that works for this name. A program that tries only
+    the first address reaches it all the same."""
+    url = nginx.url(host="half.names.test")
+    assert stage.run(["busybox", "wget", "-q", "-O-", url]).ok().out == HELLO
+    result = stage.run(["getent", "ahosts", "half.names.test"]).ok()
+    # the name stands beside the first address, and nothing is lost
+    assert result.out.splitlines()[0].split() == [
+        WORLD4, "STREAM", "half.names.test"]
+    assert [line.split()[0] for line in result.out.splitlines()] == (
+        [WORLD4] * 3 + [names.NOBODY6] * 3)
+    # where there is a route the libc's order is left alone
+    code = ("import socket; print([a[4][0] for a in socket.getaddrinfo("
+            "'loop.names.test', 80, type=socket.SOCK_STREAM)])")
+    assert stage.run([PYTHON, "-c", code]).ok().out == "['::1', '127.0.0.1']\n"
+
+
+def test_res_init_sets_use_vc(stage, world):
+    """Even if the program drops RES_OPTIONS before; not if nobody asked."""
+    binary = world.dir("resinit") + "/resinit"
+    world.run(["gcc", "-o", binary, PROGRAMS + "resinit.c"], timeout=60).ok()
+    names.set_conf(stage.enclave, "nameserver 127.0.0.1\n")
+    try:
+        assert stage.run([binary]).ok().out == "init 1\nninit 1\n"
+        result = stage.run([binary], options=["--resolv", "keep"]).ok()
+        assert result.out == "init 0\nninit 0\n"
+    finally:
+        names.set_conf(stage.enclave, "nameserver 127.0.0.1\noptions use-vc\n")
+
+
 def test_fetch_unknown_name(stage, nginx):
     result = stage.run(["curl", "-sS", nginx.url(host="nobody.names.test")])
     assert result.rc == 6

@@ -70,11 +70,31 @@ def test_not_executable_is_126(enclave):
     assert enclave.run([enclave.tmp]).rc == 126
 
 
+def test_missing_interpreter_is_127(enclave):
+    """The line names what is missing, not the script, which is there."""
+    path = enclave.tmp + "/orphan"
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("#!/no/such/interpreter\n")
+    os.chmod(path, 0o755)
+    result = enclave.run([path])
+    assert result.rc == 127
+    one_line(result, path, "/no/such/interpreter", "not found")
+
+
 @pytest.mark.parametrize("option", ["--no-such-option", "--endpoint"])
 def test_bad_option_is_125(enclave, option):
     result = enclave.run([option])
     assert result.rc == 125
     assert option in result.err
+
+
+def test_bad_user_is_125(enclave):
+    """Also where a vendor is running, which will not be told."""
+    enclave.run(["true"]).ok()
+    result = enclave.run(["echo", "ran"], options=["--allow-uid", "no-such-user"])
+    assert (result.rc, result.out) == (125, "")
+    one_line(result, "--allow-uid", "no-such-user", "expected a uid")
+    enclave.run(["true"], options=["--allow-uid=root", "--allow-uid", "any"]).ok()
 
 
 def test_no_program_is_125(enclave):

@@ -85,6 +85,10 @@ def carriers(site):
             return sum(1 for line in table
                        if line.rstrip().endswith(path) and line.split()[5] == "03")
     port = site.enclave.endpoint.rpartition(":")[2]
+    if site.carrier == "vsock":
+        out = run(["ss", "-Hn", "--vsock", "state", "established"]).ok().out
+        return sum(1 for line in out.splitlines()
+                   if line.split()[3].endswith(":" + port))
     out = run(["ss", "-Htn", "state", "established", "sport = :" + port]).ok().out
     return len(out.splitlines())
 

@@ -14,12 +14,13 @@ from servers import Peer, closed_port, echo
 
 SOURCES = ["sockdiff.c", "sockdiff_connect.c", "sockdiff_data.c", "sockdiff_fds.c"]
 
-GROUPS = ["states", "nonblock", "refused", "bad_arguments", "options",
+GROUPS = ["states", "nonblock", "refused", "reconnect",
+          "bad_arguments", "options",
           "options_survive", "flags", "data", "addresses", "fastopen", "shutdown",
           "eintr", "eintr_restart", "timeouts", "epoll_level", "epoll_edge",
           "epoll_oneshot", "epoll_before", "dup_after", "dup_before", "fork",
           "vfork_exec", "exec_inherited", "close_connecting", "fd_reuse", "rlimit",
-          "threads", "v6"]
+          "threads", "break_off", "v6"]
 
 
 @pytest.fixture(scope="session")

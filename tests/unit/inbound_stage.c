@@ -266,9 +266,12 @@ static enum socks5_reply take_plain(
 	struct conn *c, const struct socks5_request *request)
 {
 	host.plains++;
-	ck_assert_int_eq(request->dst.addr.family, AF_INET);
 	ck_assert(ip_port_is_any(&request->dst.addr));
-	if (host.plain)
+	if (request->dst.addr.family == AF_INET6) {
+		host.plains6++;
+		if (host.plain6)
+			return host.plain6;
+	} else if (host.plain)
 		return host.plain;
 	if (c->port == 0)
 		c->port = host.next_port++;

@@ -34,6 +34,7 @@ static void conn_close(struct fake_conn *conn)
 
 	ev_io_stop(fake->loop, &conn->io);
 	ev_io_stop(fake->loop, &conn->out);
+	ev_timer_stop(fake->loop, &conn->late);
 	closefd(&conn->fd);
 	for (i = 0; i < FAKE_CONNS; i++)
 		if (fake->conns[i] == conn)
@@ -120,7 +121,7 @@ static void answer_kept(struct fake_conn *conn)
 	while (conn->kept > 0) {
 		const uint8_t *q = conn->keep[--conn->kept];
 
-		build(q, wire_get16(q), 0, false);
+		build(q, wire_get16(q), conn->fake->rcode, false);
 		send_whole(conn);
 	}
 }
@@ -188,6 +189,15 @@ static bool serve(struct fake_conn *conn, const uint8_t *q, size_t len)
 		if (conn->kept >= fake->limit)
 			answer_kept(conn);
 		return true;
+	case FAKE_LATE:
+		ck_assert_uint_lt(conn->kept, FAKE_KEEP);
+		memcpy(conn->keep[conn->kept], q, len < 300 ? len : 300);
+		conn->keep_len[conn->kept++] = len;
+		if (!ev_is_active(&conn->late)) {
+			ev_timer_set(&conn->late, fake->delay, 0.);
+			ev_timer_start(fake->loop, &conn->late);
+		}
+		return true;
 	case FAKE_SLOW_NAME:
 		if (memcmp(q + 12, "\4slow\4test", 11) == 0)
 			conn->stuck = true;
@@ -197,6 +207,11 @@ static bool serve(struct fake_conn *conn, const uint8_t *q, size_t len)
 	}
 	send_whole(conn);
 	return true;
+}
+
+static void on_late(struct ev_loop *loop, ev_timer *timer, int revents)
+{
+	answer_kept(timer->data);
 }
 
 static void on_in(struct ev_loop *loop, ev_io *io, int revents)
@@ -245,7 +260,8 @@ static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 	conn->fd = fd;
 	ev_io_init(&conn->io, on_in, fd, EV_READ);
 	ev_io_init(&conn->out, on_out, fd, EV_WRITE);
-	conn->io.data = conn->out.data = conn;
+	ev_init(&conn->late, on_late);
+	conn->io.data = conn->out.data = conn->late.data = conn;
 	ev_io_start(fake->loop, &conn->io);
 	while (fake->conns[i])
 		ck_assert_int_lt(++i, FAKE_CONNS);

@@ -32,6 +32,7 @@ enum fake_manner {
 	FAKE_RCODE,            /* an answer with @rcode */
 	FAKE_BARE,             /* a header with @rcode, no question */
 	FAKE_SHUFFLE,   /* keeps @limit queries, answers them backwards */
+	FAKE_LATE,      /* well, @delay after the first of a batch */
 	FAKE_DRIP,      /* answers byte by byte */
 	FAKE_SLOW_NAME, /* in turn, but never the name "slow.test" and
 			 * nothing behind it on that connection */
@@ -44,6 +45,7 @@ struct fake_conn {
 	struct fake *fake;
 	ev_io io;
 	ev_io out;
+	ev_timer late;
 	int fd;
 	unsigned served;
 	bool stuck;
@@ -58,6 +60,7 @@ struct fake_conn {
 
 /**
  * struct fake - a server; set @manner at any time
+ * @delay:	seconds, see FAKE_LATE
  * @asked:	queries received
  * @accepted:	connections accepted
  * @open:	of these, still open
@@ -67,6 +70,7 @@ struct fake {
 	enum fake_manner manner;
 	unsigned limit;
 	unsigned rcode;
+	double delay;
 	struct socks5_addr addr;
 	int fd;
 	ev_io io;

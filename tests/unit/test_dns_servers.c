@@ -241,6 +241,57 @@ START_TEST(slow_name_is_not_death)
 }
 END_TEST
 
+/* An answer that takes longer than an attempt, but not than the deadline, is an
+ * answer: of a sole server, and of the first one of two and of three. */
+START_TEST(late_answer)
+{
+	double took;
+	int i;
+
+	config.deadline = 2;
+	server(FAKE_LATE)->delay = 1.4;
+	for (i = 0; i < _i; i++)
+		server(FAKE_SILENT);
+	start();
+	took = ask_once("late.test");
+	ck_assert(is_answer());
+	ck_assert_double_ge(took, 1.3);
+	ck_assert_double_lt(took, 1.4 + QUICK);
+	/* more of them than connections are kept for late ones */
+	for (i = 0; i < 12; i++) {
+		int sock = client(SOCK_DGRAM);
+		char name[32];
+
+		snprintf(name, sizeof(name), "late-%d.test", i);
+		wire_query(&q, 5, name, TYPE_A);
+		put(sock, SOCK_DGRAM);
+		turn_for(0.02);
+		if (i == 11) {
+			get(sock, SOCK_DGRAM);
+			ck_assert(is_answer());
+		}
+		closefd(&sock);
+	}
+	fakes[0].manner = FAKE_ANSWER;
+	next_query_works();
+	turn_for(config.deadline);
+	ck_assert_uint_eq(dns_stub_in_flight(stub), 0);
+}
+END_TEST
+
+/* A late SERVFAIL does not end what the second server has begun. */
+START_TEST(late_failure)
+{
+	config.deadline = 2;
+	server(FAKE_LATE)->delay = 1.2;
+	fakes[0].rcode = 2;
+	server(FAKE_LATE)->delay = 0.6;
+	start();
+	ask_once("late.test");
+	ck_assert(is_answer());
+}
+END_TEST
+
 /* ---- connections that end ---- */
 
 START_TEST(idle_upstream_closed)
@@ -341,6 +392,8 @@ int main(void)
 	tcase_add_test(tc, slow_name);
 	tcase_add_test(tc, behind_slow_names);
 	tcase_add_test(tc, slow_name_is_not_death);
+	tcase_add_loop_test(tc, late_answer, 0, 3);
+	tcase_add_test(tc, late_failure);
 	tcase_add_test(tc, idle_upstream_closed);
 	tcase_add_test(tc, upstream_closes_under_load);
 	tcase_add_test(tc, upstream_restarts);

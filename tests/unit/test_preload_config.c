@@ -93,6 +93,8 @@ START_TEST(test_environment)
 		{"PROXY_WAIT", "86401", {"PROXY_WAIT"}},
 		{"PROXY_WAIT", "-1", {"PROXY_WAIT"}},
 		{"PROXY_WAIT", "5s", {"PROXY_WAIT"}},
+		{"PROXY_STUB", "127.0.0.1,::1", {"-", "0", "0", "0"}},
+		{"PROXY_STUB", "127.0.0.1:53", {"PROXY_STUB"}},
 		{"PROXY_ENDPOINT", "vsock:3:8888", {"-", "0", "0", "0"}},
 		{"PROXY_ENDPOINT", "vsock:3", {"PROXY_ENDPOINT"}},
 		{"SOCKET_VENDOR_PATH", "relative", {"SOCKET_VENDOR_PATH"}},
@@ -106,16 +108,56 @@ START_TEST(test_environment)
 }
 END_TEST
 
-/* One line, when it is asked for. */
+/* One line, when it is asked for: the variable, its value, what it should be.
+ */
 START_TEST(test_complaint)
 {
 	static const char *const expected[4] = {"PROXY_WAIT"};
 	static const char line[] =
-		"proxify: cannot read this variable: PROXY_WAIT\n";
+		"proxify: PROXY_WAIT='x': expected seconds, a number up to "
+		"86400\n";
 
 	ck_assert_str_eq(run_with("PROXY_WAIT", "x", "warn", expected), line);
 	ck_assert_str_eq(run_with("PROXY_WAIT", "x", "debug", expected), line);
 	ck_assert_str_eq(run_with("PROXY_WAIT", "x", "error", expected), "");
+}
+END_TEST
+
+START_TEST(test_complaints)
+{
+	static const struct {
+		const char *name, *value, *line;
+	} cases[] = {
+		{"PROXY_LOOPBACK", "",
+			"proxify: PROXY_LOOPBACK='': expected local or host\n"},
+		{"PROXY_BYPASS", "10.0.0.0/33",
+			"proxify: PROXY_BYPASS='10.0.0.0/33': expected "
+			"addresses or blocks such as 10.0.0.0/8,fd00::/8\n"},
+		{"PROXY_ENDPOINT", "foo",
+			"proxify: PROXY_ENDPOINT='foo': expected "
+			"vsock:CID:PORT, unix:/path, tcp:HOST:PORT or "
+			"vsock-mux:/path:PORT\n"},
+		{"SOCKET_VENDOR_PATH", "relative",
+			"proxify: SOCKET_VENDOR_PATH='relative': expected an "
+			"absolute path\n"},
+	};
+	char value[400], line[512];
+
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		const char *const expected[4] = {cases[i].name};
+
+		ck_assert_str_eq(run_with(cases[i].name, cases[i].value, "warn",
+					 expected),
+			cases[i].line);
+	}
+	/* A long one is cut. */
+	memset(value, 'x', sizeof(value) - 1);
+	value[sizeof(value) - 1] = '\0';
+	snprintf(line, sizeof(line), "proxify: %s='%.127s': %s\n",
+		"PROXY_LOOPBACK", value, "expected local or host");
+	ck_assert_str_eq(run_with("PROXY_LOOPBACK", value, "warn",
+				 (const char *const[4]){"PROXY_LOOPBACK"}),
+		line);
 }
 END_TEST
 
@@ -179,6 +221,10 @@ START_TEST(test_addresses)
 		{"240.0.0.1", {0, 0}, {1, 1}},
 		{"255.255.255.255", {1, 1}, {0, 0}},
 		{"ff02::1", {1, 1}, {0, 0}},
+		{"fe80::1", {1, 1}, {0, 0}},
+		{"febf::1", {1, 1}, {0, 0}},
+		{"fec0::1", {0, 0}, {1, 1}},
+		{"169.254.169.254", {0, 0}, {1, 1}},
 		{"10.1.2.3", {1, 1}, {0, 0}},
 		{"::ffff:10.1.2.3", {1, 1}, {0, 0}},
 		{"11.1.2.3", {0, 0}, {1, 1}},
@@ -199,6 +245,43 @@ START_TEST(test_addresses)
 				config_exports(&at) == cases[i].exports[host],
 				"bind to %s, host %d", cases[i].ip, host);
 		}
+	}
+}
+END_TEST
+
+/* Port 53 where the DNS stub is belongs to the enclave, whatever loopback
+ * means, and no other port does. */
+START_TEST(test_stub)
+{
+	static const struct {
+		const char *ip;
+		uint16_t port;
+		bool keeps;
+	} cases[] = {
+		{"10.0.0.2", 53, true},
+		{"::ffff:10.0.0.2", 53, true},
+		{"10.0.0.2", 80, false},
+		{"10.0.0.3", 53, false},
+		{"127.0.0.1", 53, true},
+		{"127.0.0.2", 53, false},
+		{"fd00::53", 53, true},
+		{"fd00::54", 53, false},
+	};
+	static const char *const stubs[] = {
+		"127.0.0.1", "10.0.0.2", "fd00::53"};
+	struct config *c = stage_config();
+
+	for (size_t i = 0; i < 3; i++)
+		ck_assert_int_eq(ip_prefix_parse(&c->stub[c->nr_stub++],
+					 stubs[i], strlen(stubs[i])),
+			0);
+	c->loopback_is_host = true;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		struct ip_port at = parse(cases[i].ip);
+
+		at.port = cases[i].port;
+		ck_assert_msg(config_keeps_local(&at) == cases[i].keeps,
+			"connect to %s, port %d", cases[i].ip, at.port);
 	}
 }
 END_TEST
@@ -258,9 +341,11 @@ static Suite *suite(void)
 
 	tcase_add_test(tc, test_environment);
 	tcase_add_test(tc, test_complaint);
+	tcase_add_test(tc, test_complaints);
 	tcase_add_test(tc, test_many_blocks);
 	tc = stage_case(s, "addresses");
 	tcase_add_test(tc, test_addresses);
+	tcase_add_test(tc, test_stub);
 	tcase_add_test(tc, test_bypass);
 	tcase_add_loop_test(tc, test_loopback_is_host, 0, 6);
 	return s;

@@ -2,6 +2,7 @@
 #include "common/fd.h"
 #include "common/socks5.h"
 #include "preload/lookup.h"
+#include "preload/real.h"
 #include "preload_stage.h"
 
 #include <errno.h>
@@ -326,6 +327,34 @@ START_TEST(test_given_up)
 }
 END_TEST
 
+/* The same where the socket is still TCP, and the gate nowhere to be seen. */
+START_TEST(test_broken_off)
+{
+	struct sockaddr unspec = {.sa_family = AF_UNSPEC};
+	int remote, peer, fd = tcp(AF_INET, SOCK_CLOEXEC);
+	struct vendor_request req;
+	struct job job;
+
+	peer = blocked(&job, fd);
+	if (_i == 3)
+		expect_ok(connect(fd, &unspec, sizeof(unspec)));
+	else
+		expect_ok(shutdown(fd, _i));
+	expect_errno(job_join(&job), ECONNRESET);
+	vendor_gone(&peer);
+	expect_errno(shutdown(fd, SHUT_RDWR), ENOTCONN);
+	/* and may be used again */
+	job_start(&job, run_connect, fd, NULL);
+	peer = vendor_next(&req, VENDOR_CONNECT);
+	remote = vendor_connects(peer);
+	ck_assert_int_eq(job_join(&job), 0);
+	vendor_gone(&peer);
+	expect_connected(fd, remote);
+	closefd(&fd);
+	closefd(&remote);
+}
+END_TEST
+
 /* ---- no vendor, or a busy one ---- */
 
 static int host_accept(int host)
@@ -399,6 +428,41 @@ START_TEST(test_nobody)
 	vendor_close();
 	expect_errno(tcp_connect(fd, FAR4, FAR_PORT), ENETDOWN);
 	ck_assert_int_eq(kernel_tcp_state(fd), TCP_CLOSE);
+	closefd(&fd);
+}
+END_TEST
+
+static struct real before;
+static uid_t vendor_uid;
+
+/* There is only one user in this namespace. */
+static int getsockopt_of_another(
+	int fd, int level, int name, void *value, socklen_t *len)
+{
+	int rc = before.getsockopt(fd, level, name, value, len);
+
+	if (rc == 0 && level == SOL_SOCKET && name == SO_PEERCRED)
+		((struct ucred *)value)->uid = vendor_uid;
+	return rc;
+}
+
+/* At a path that was chosen, any user's vendor will do; at the one that
+ * everybody knows, root's or our own. */
+START_TEST(test_whose_vendor)
+{
+	int fd = tcp(AF_INET, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	struct real *calls = (struct real *)(uintptr_t)real();
+
+	before = *calls;
+	vendor_uid = _i == 0 ? 0 : 65533;
+	calls->getsockopt = getsockopt_of_another;
+	stage_config()->vendor_is_default = _i != 2;
+	if (_i == 1) {
+		expect_errno(tcp_connect(fd, FAR4, FAR_PORT), ENETDOWN);
+		expect_errno(tcp_bind(fd, "0.0.0.0", FAR_PORT), ENETDOWN);
+	} else {
+		expect_errno(tcp_connect(fd, FAR4, FAR_PORT), EINPROGRESS);
+	}
 	closefd(&fd);
 }
 END_TEST
@@ -622,9 +686,11 @@ static Suite *suite(void)
 		tcase_add_test(tc, test_restart);
 	tcase_add_loop_test(tc, test_time_limit, 0, 2);
 	tcase_add_loop_test(tc, test_given_up, 0, 2);
+	tcase_add_loop_test(tc, test_broken_off, 0, 4);
 	tc = stage_case(s, "vendor");
 	tcase_add_loop_test(tc, test_direct, 0, 6);
 	tcase_add_loop_test(tc, test_nobody, 0, 2);
+	tcase_add_loop_test(tc, test_whose_vendor, 0, 3);
 	tcase_add_test(tc, test_busy_nonblocking);
 	tcase_add_loop_test(tc, test_busy_blocking, 0, 2);
 	tcase_add_loop_test(tc, test_bad_setting, 0, 2);

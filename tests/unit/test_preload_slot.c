@@ -444,6 +444,37 @@ static uint64_t noted(int epfd, uint32_t *events)
 	return 0;
 }
 
+/* One waits, another gives it up, and a late one has nothing to give up. */
+START_TEST(test_wait)
+{
+	uint64_t cookie;
+
+	ck_assert_int_eq(slot_wait_at(70, &cookie), -1);
+	ck_assert(!slot_wait_break(70, 5));
+	slot_wait_begin(70, 8, 5);
+	ck_assert_int_eq(slot_wait_at(70, &cookie), 8);
+	ck_assert_uint_eq(cookie, 5);
+	ck_assert(!slot_wait_break(70, 6));
+	ck_assert(!slot_wait_end(70, 5));
+	ck_assert_int_eq(slot_wait_at(70, &cookie), -1);
+	slot_wait_begin(70, 8, 5);
+	ck_assert(slot_wait_break(70, 5));
+	ck_assert(!slot_wait_break(70, 5));
+	ck_assert(slot_wait_end(70, 5));
+	ck_assert(!slot_wait_end(70, 5));
+	/* of two that wait, the first knows nothing of the second's end */
+	slot_wait_begin(70, 8, 5);
+	slot_wait_begin(70, 9, 6);
+	ck_assert(slot_wait_break(70, 6));
+	ck_assert(!slot_wait_end(70, 5));
+	ck_assert(slot_wait_end(70, 6));
+	/* beyond the slots nobody knows anything */
+	slot_wait_begin((int)SLOT_FDS, 8, 5);
+	ck_assert_int_eq(slot_wait_at((int)SLOT_FDS, &cookie), -1);
+	ck_assert(!slot_wait_end((int)SLOT_FDS, 5));
+}
+END_TEST
+
 START_TEST(test_epolls)
 {
 	uint32_t events = 0;
@@ -488,6 +519,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, test_threads_map);
 	tcase_add_test(tc, test_signals);
 	tcase_add_test(tc, test_fork);
+	tcase_add_test(tc, test_wait);
 	tcase_add_test(tc, test_epolls);
 	return s;
 }

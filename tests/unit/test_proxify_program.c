@@ -433,6 +433,23 @@ START_TEST(test_exec)
 }
 END_TEST
 
+/* exec says ENOENT of the script, which is there. */
+START_TEST(test_missing)
+{
+	char missing[PATH_MAX];
+
+	script("first", "#!/no/such/interpreter -x\n");
+	ck_assert_int_eq(program_missing("first", missing), 0);
+	ck_assert_str_eq(missing, "/no/such/interpreter");
+	script("second", "#! first\n");
+	ck_assert_int_eq(program_missing("second", missing), 0);
+	ck_assert_str_eq(missing, "/no/such/interpreter");
+	script("fine", "#!/bin/sh\n");
+	ck_assert_int_eq(program_missing("fine", missing), -1);
+	ck_assert_int_eq(program_missing("/bin/sh", missing), -1);
+}
+END_TEST
+
 static Suite *suite(void)
 {
 	Suite *s = suite_create("proxify_program");
@@ -458,6 +475,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, test_long_line);
 	tcase_add_test(tc, test_no_format);
 	tcase_add_test(tc, test_exec);
+	tcase_add_test(tc, test_missing);
 	suite_add_tcase(s, tc);
 	return s;
 }

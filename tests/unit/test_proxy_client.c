@@ -517,28 +517,58 @@ static const struct {
 	size_t len;
 	const char *answer;
 	size_t answer_len;
+	const char *said; /* in the log */
 } broken[] = {
-	{"GET / HTTP/1.0\r\n\r\n", 18, "", 0},
-	{"\x04\x01", 2, "", 0},
-	{"\x05\x00", 2, "\x05\xff", 2},
-	{"\x05\x01\x02", 3, "\x05\xff", 2},
-	{"\x05\x02\x01\x02", 4, "\x05\xff", 2},
+	{"GET / HTTP/1.0\r\n\r\n", 18, "", 0,
+		"not SOCKS5: version is 71, expected 5"},
+	{"\x04\x01", 2, "", 0, "not SOCKS5: version is 4, expected 5"},
+	{"\x05\x00", 2, "\x05\xff", 2, "none of the 0 methods offered is 0"},
+	{"\x05\x01\x02", 3, "\x05\xff", 2,
+		"none of the 1 methods offered is 0"},
+	{"\x05\x02\x01\x02", 4, "\x05\xff", 2,
+		"none of the 2 methods offered is 0"},
 	/* bad version, reserved byte, address type, empty name, blank name */
-	{"\x05\x01\x00\x04", 4, "\x05\x00\x05\x01\x00\x01", 6},
-	{"\x05\x01\x00\x05\x01\x01", 6, "\x05\x00\x05\x01\x00\x01", 6},
-	{"\x05\x01\x00\x05\x01\x00\x02", 7, "\x05\x00\x05\x08\x00\x01", 6},
+	{"\x05\x01\x00\x04", 4, "\x05\x00\x05\x01\x00\x01", 6,
+		"the request's version is 4, expected 5"},
+	{"\x05\x01\x00\x05\x01\x07", 6, "\x05\x00\x05\x01\x00\x01", 6,
+		"the request's reserved byte is 7, expected 0"},
+	{"\x05\x01\x00\x05\x01\x00\x02", 7, "\x05\x00\x05\x08\x00\x01", 6,
+		"the address type is 2, expected 1, 3 or 4"},
 	{"\x05\x01\x00\x05\x01\x00\x03\x00\x00\x50", 10,
-		"\x05\x00\x05\x01\x00\x01", 6},
+		"\x05\x00\x05\x01\x00\x01", 6, "the name is empty"},
 	{"\x05\x01\x00\x05\x01\x00\x03\x03"
 	 "a b\x00\x50",
-		13, "\x05\x00\x05\x01\x00\x01", 6},
+		13, "\x05\x00\x05\x01\x00\x01", 6,
+		"byte 1 of the name is 0x20, expected printable ASCII"},
+	{"\x05\x01\x00\x05\x01\x00\x03\x03"
+	 "ab\x00\x00\x50",
+		13, "\x05\x00\x05\x01\x00\x01", 6,
+		"byte 2 of the name is 0x00, expected printable ASCII"},
+	{"\x05\x01\x00\x05\x01\x00\x03\x01"
+	 "\xff\x00\x50",
+		11, "\x05\x00\x05\x01\x00\x01", 6,
+		"byte 0 of the name is 0xff, expected printable ASCII"},
 };
+
+/* The line names the client, what was wrong, and what was expected. */
+static void expect_line(int log, const char *said)
+{
+	char line[512] = "";
+
+	ck_assert_int_gt(read(log, line, sizeof(line) - 1), 0);
+	ck_assert_msg(strstr(line, said) && strstr(line, " warn: conn 1 ("),
+		"logged '%s', not '%s'", line, said);
+	ck_assert_ptr_eq(strchr(line, '\n'), line + strlen(line) - 1);
+}
 
 START_TEST(broken_protocol)
 {
 	uint8_t want[16];
 	size_t len = broken[_i].answer_len;
+	int log[2];
 
+	ck_assert_int_eq(pipe(log), 0);
+	log_init("test", LOG_WARN, log[1]);
 	open_client(AF_INET, NULL, 0);
 	for (size_t i = 0; i < broken[_i].len; i++)
 		if (send(fd, broken[_i].bytes + i, 1, MSG_NOSIGNAL) == 1)
@@ -560,6 +590,9 @@ START_TEST(broken_protocol)
 	fd = -1;
 	expect_nobody();
 	ck_assert_int_eq(nr_gone, 1);
+	expect_line(log[0], broken[_i].said);
+	close(log[0]);
+	close(log[1]);
 }
 END_TEST
 

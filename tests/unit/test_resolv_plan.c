@@ -115,12 +115,16 @@ static struct ip_port address(const char *text)
 	return addr;
 }
 
+/* And on ::1, if this kernel has it. */
 static void listens(const char *expected)
 {
+	const struct ip_port loopback6 = address("::1");
+	bool more = lo_is_local(&loopback6) && !strstr(expected, "[::1]");
 	char text[RESOLV_LIST_MAX];
+	char both[1024];
 
-	ck_assert_str_eq(
-		resolv_plan_listen(&plan, text, sizeof(text)), expected);
+	snprintf(both, sizeof(both), "%s%s", expected, more ? ",[::1]:53" : "");
+	ck_assert_str_eq(resolv_plan_listen(&plan, text, sizeof(text)), both);
 }
 
 static void asks(const char *expected)
@@ -251,20 +255,38 @@ END_TEST
 
 START_TEST(served)
 {
+	int fds[DNS_LISTEN_MAX];
 	struct ip_port missing;
-	struct ip_port addr = {
-		.family = AF_INET, .port = 53, .ip = {127, 0, 0, 1}};
-	union sockaddr_any sa;
-	socklen_t len = ip_port_to_sockaddr(&addr, &sa);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	ck_assert_int_eq(resolv_prepare(&plan, &options), 0);
-	ck_assert(!resolv_served(&plan, &missing));
-	ck_assert(ip_port_equal(&missing, &addr));
-	ck_assert_int_eq(bind(fd, &sa.sa, len), 0);
-	ck_assert_int_eq(listen(fd, 1), 0);
+	for (unsigned i = 0; i < plan.nr_listen; i++) {
+		union sockaddr_any sa;
+		socklen_t len = ip_port_to_sockaddr(&plan.listen[i], &sa);
+
+		ck_assert(!resolv_served(&plan, &missing));
+		ck_assert(ip_port_equal(&missing, &plan.listen[i]));
+		fds[i] = socket(sa.sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+		ck_assert_int_eq(bind(fds[i], &sa.sa, len), 0);
+		ck_assert_int_eq(listen(fds[i], 1), 0);
+	}
 	ck_assert(resolv_served(&plan, &missing));
-	closefd(&fd);
+	for (unsigned i = 0; i < plan.nr_listen; i++)
+		closefd(&fds[i]);
+}
+END_TEST
+
+/* What cannot be read is a warning, or an error for who insists. */
+START_TEST(unreadable)
+{
+	ck_assert_int_eq(mkdir(path, 0700), 0);
+	ck_assert_int_eq(resolv_prepare(&plan, &options), 0);
+	ck_assert(plan.stub);
+	ck_assert_str_ne(plan.message, "");
+	options.mode = RESOLV_STUB;
+	ck_assert_int_eq(resolv_prepare(&plan, &options), -1);
+	ck_assert(!plan.stub);
+	ck_assert_str_ne(plan.message, "");
+	ck_assert_int_eq(rmdir(path), 0);
 }
 END_TEST
 
@@ -488,6 +510,7 @@ int main(void)
 	tcase_add_test(tc, no_way_out);
 	tcase_add_test(tc, own_network);
 	tcase_add_test(tc, served);
+	tcase_add_test(tc, unreadable);
 	tcase_add_loop_test(tc, missing, 0, 2);
 	tcase_add_loop_test(tc, only_loopback, 0, 6);
 	tcase_add_test(tc, real_servers);

@@ -17,6 +17,7 @@ static const struct {
 	{"states", diff_states},
 	{"nonblock", diff_nonblock},
 	{"refused", diff_refused},
+	{"reconnect", diff_reconnect},
 	{"bad_arguments", diff_bad_arguments},
 	{"options", diff_options},
 	{"options_survive", diff_options_survive},
@@ -41,6 +42,7 @@ static const struct {
 	{"fd_reuse", diff_fd_reuse},
 	{"rlimit", diff_rlimit},
 	{"threads", diff_threads},
+	{"break_off", diff_break_off},
 	{"v6", diff_v6},
 };
 
@@ -143,7 +145,7 @@ void show_poll(int fd, short events, int ms)
 
 void read_all(int fd, size_t len)
 {
-	char buf[4096];
+	char buf[32768];
 
 	/* bounded by the SO_RCVTIMEO of the caller's patience: 20 s in all */
 	for (int i = 0; i < 20000; i++) {

@@ -63,6 +63,7 @@ void read_all(int fd, size_t len);     /* wait (peeking) until so much came */
 void diff_states(void);
 void diff_nonblock(void);
 void diff_refused(void);
+void diff_reconnect(void);
 void diff_bad_arguments(void);
 void diff_options(void);
 void diff_options_survive(void);
@@ -87,6 +88,7 @@ void diff_close_connecting(void);
 void diff_fd_reuse(void);
 void diff_rlimit(void);
 void diff_threads(void);
+void diff_break_off(void);
 void diff_v6(void);
 
 #endif

@@ -149,6 +149,38 @@ void diff_refused(void)
 	close(fd);
 }
 
+/* AF_UNSPEC makes a fresh socket of a connected or connecting one. */
+void diff_reconnect(void)
+{
+	struct sockaddr_in nobody = {.sin_family = AF_UNSPEC};
+	int fd = connected();
+
+	T(connect(fd, SA(nobody)));
+	show_name("getpeername", getpeername, fd, true);
+	/* Not SO_ERROR: Linux puts ECONNRESET there, which nobody asks for. */
+	T(connect(fd, SA(refused_addr)));
+	T(connect(fd, SA(echo_addr)));
+	show_name("getpeername", getpeername, fd, true);
+	T(echoes(fd, "hello"));
+	note("after data, and twice");
+	T(connect(fd, SA(nobody)));
+	T(connect(fd, SA(nobody)));
+	T(connect(fd, SA(slow_addr)));
+	T(echoes(fd, "hello"));
+	close(fd);
+
+	note("while it connects");
+	fd = tcp(SOCK_NONBLOCK);
+	T(connect(fd, SA(silent_addr)));
+	T(connect(fd, SA(nobody)));
+	show_name("getpeername", getpeername, fd, true);
+	T(connect(fd, SA(echo_addr)));
+	show_poll(fd, POLLOUT, 10000);
+	get_int(fd, SOL_SOCKET, SO_ERROR, "SO_ERROR");
+	T(echoes(fd, "hello"));
+	close(fd);
+}
+
 void diff_bad_arguments(void)
 {
 	struct sockaddr_in to = echo_addr;
@@ -186,6 +218,12 @@ void diff_bad_arguments(void)
 	T(connect(fd, SA(to)));
 	to.sin_addr.s_addr = htonl(0xe0000001);
 	T(connect(fd, SA(to)));
+	close(fd);
+	note("link-local, on no link");
+	fd = socket(AF_INET6, SOCK_STREAM, 0);
+	six.sin6_addr.s6_addr[0] = 0xfe;
+	six.sin6_addr.s6_addr[1] = 0x80;
+	T(connect(fd, SA(six)));
 	close(fd);
 	note("port 0");
 	fd = tcp(0);

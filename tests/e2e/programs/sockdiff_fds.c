@@ -437,3 +437,67 @@ void diff_threads(void)
 	}
 	T(total);
 }
+
+/* ---- an attempt that another thread gives up ---- */
+
+struct attempt {
+	pthread_t thread;
+	int fd;
+	_Atomic int tid;
+	long rc;
+	int err;
+};
+
+static void *attempt(void *arg)
+{
+	struct attempt *me = arg;
+
+	me->tid = gettid();
+	me->rc = connect(me->fd, SA(silent_addr));
+	me->err = errno;
+	return NULL;
+}
+
+static char state_of(int tid)
+{
+	char path[64], text[128] = "";
+	const char *at;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", tid);
+	fd = open(path, O_RDONLY);
+	n = read(fd, text, sizeof(text) - 1);
+	close(fd);
+	at = n > 0 ? strrchr(text, ')') : NULL;
+	return at ? at[2] : '?';
+}
+
+/* Asleep at three looks in a row: in connect(), not on its way there. */
+static void await_sleep(struct attempt *a)
+{
+	int asleep = 0;
+
+	for (int i = 0; i < 10000 && asleep < 3; i++) {
+		asleep = a->tid && state_of(a->tid) == 'S' ? asleep + 1 : 0;
+		poll(NULL, 0, 1);
+	}
+}
+
+void diff_break_off(void)
+{
+	for (int how = SHUT_RD; how <= SHUT_RDWR; how++) {
+		struct attempt a = {.fd = tcp(0)};
+
+		pthread_create(&a.thread, NULL, attempt, &a);
+		await_sleep(&a);
+		T(shutdown(a.fd, how));
+		pthread_join(a.thread, NULL);
+		errno = a.err;
+		show("the other thread's connect()", a.rc);
+		get_int(a.fd, SOL_SOCKET, SO_ERROR, "SO_ERROR");
+		T(connect(a.fd, SA(echo_addr)));
+		T(echoes(a.fd, "hello"));
+		close(a.fd);
+	}
+}
