@@ -39,6 +39,26 @@ static int parse_port(const char *text, uint64_t max, uint32_t *out)
 	return 0;
 }
 
+/* PORT or PORT-PORT. Return: NULL, or what was expected */
+static const char *parse_vsock_ports(struct endpoint *out, const char *text)
+{
+	const char *dash = strchr(text, '-');
+	size_t len = dash ? (size_t)(dash - text) : strlen(text);
+	uint64_t first, last;
+
+	if (parse_uint(text, len, UINT32_MAX, &first) == -1)
+		return "expected a vsock port, a number below 2^32";
+	last = first;
+	if (dash && (parse_uint(dash + 1, strlen(dash + 1), UINT32_MAX,
+			     &last) == -1 ||
+			    last < first || last - first >= ENDPOINT_PORTS_MAX))
+		return "expected a range of at most 64 vsock ports, the lower "
+		       "one first";
+	out->port = (uint32_t)first;
+	out->more = (uint32_t)(last - first);
+	return NULL;
+}
+
 static int parse_cid(const char *text, size_t len, uint32_t *out)
 {
 	static const struct {
@@ -67,16 +87,17 @@ static int parse_cid(const char *text, size_t len, uint32_t *out)
 static const char *parse_vsock(struct endpoint *out, const char *text)
 {
 	const char *colon = strchr(text, ':');
+	const char *why;
 
 	if (!colon)
 		return "expected vsock:CID:PORT";
 	if (parse_cid(text, (size_t)(colon - text), &out->cid) == -1)
 		return "expected a CID that is a number below 2^32, 'any', "
 		       "'host' or 'local'";
-	if (parse_port(colon + 1, UINT32_MAX, &out->port) == -1)
-		return "expected a vsock port, a number below 2^32";
-	out->kind = ENDPOINT_VSOCK;
-	return NULL;
+	why = parse_vsock_ports(out, colon + 1);
+	if (!why)
+		out->kind = ENDPOINT_VSOCK;
+	return why;
 }
 
 static const char *copy_path(struct endpoint *out, const char *path, size_t len)
@@ -228,20 +249,24 @@ const char *endpoint_parse(struct endpoint *out, const char *text)
 
 static void format_vsock(const struct endpoint *ep, char *buf, size_t size)
 {
+	char ports[24];
+
+	snprintf(ports, sizeof(ports), ep->more ? "%u-%u" : "%u", ep->port,
+		ep->port + ep->more);
 	if (ep->cid == VMADDR_CID_ANY)
-		snprintf(buf, size, "vsock:any:%u", ep->port);
+		snprintf(buf, size, "vsock:any:%s", ports);
 	else if (ep->cid == VMADDR_CID_HOST)
-		snprintf(buf, size, "vsock:host:%u", ep->port);
+		snprintf(buf, size, "vsock:host:%s", ports);
 	else if (ep->cid == 1)
-		snprintf(buf, size, "vsock:local:%u", ep->port);
+		snprintf(buf, size, "vsock:local:%s", ports);
 	else
-		snprintf(buf, size, "vsock:%u:%u", ep->cid, ep->port);
+		snprintf(buf, size, "vsock:%u:%s", ep->cid, ports);
 }
 
 bool endpoint_equal(const struct endpoint *a, const struct endpoint *b)
 {
 	return a->kind == b->kind && a->cid == b->cid && a->port == b->port &&
-	       ip_port_equal(&a->addr, &b->addr) &&
+	       a->more == b->more && ip_port_equal(&a->addr, &b->addr) &&
 	       strcmp(a->text, b->text) == 0;
 }
 
@@ -294,6 +319,12 @@ void endpoint_set_port(struct endpoint *ep, uint32_t port)
 	}
 }
 
+void endpoint_pick(struct endpoint *ep, uint32_t number)
+{
+	ep->port += number % (ep->more + 1);
+	ep->more = 0;
+}
+
 socklen_t endpoint_sockaddr(
 	const struct endpoint *ep, union endpoint_sockaddr *out)
 {
@@ -318,21 +349,23 @@ socklen_t endpoint_sockaddr(
 	return 0;
 }
 
-static const char *number_from_env(
-	const char *name, uint32_t fallback, uint32_t *out, const char **bad)
+static const char *cid_from_env(struct endpoint *out)
 {
-	const char *text = getenv(name);
-	uint64_t value;
+	const char *text = getenv("PROXY_PARENT_CID");
+	uint64_t value = VSOCK_DEFAULT_CID;
 
-	*out = fallback;
-	if (!text)
-		return NULL;
-	if (parse_uint(text, strlen(text), UINT32_MAX, &value) == -1) {
-		*bad = name;
+	if (text && parse_uint(text, strlen(text), UINT32_MAX, &value) == -1)
 		return "expected a number below 2^32";
-	}
-	*out = (uint32_t)value;
+	out->cid = (uint32_t)value;
 	return NULL;
+}
+
+static const char *ports_from_env(struct endpoint *out)
+{
+	const char *text = getenv("PROXY_PARENT_PORT");
+
+	out->port = VSOCK_DEFAULT_PORT;
+	return text ? parse_vsock_ports(out, text) : NULL;
 }
 
 const char *endpoint_from_env(struct endpoint *out, const char **bad)
@@ -345,11 +378,12 @@ const char *endpoint_from_env(struct endpoint *out, const char **bad)
 		*bad = "PROXY_ENDPOINT";
 		return endpoint_parse(out, text);
 	}
-	why = number_from_env(
-		"PROXY_PARENT_CID", VSOCK_DEFAULT_CID, &out->cid, bad);
-	if (!why)
-		why = number_from_env("PROXY_PARENT_PORT", VSOCK_DEFAULT_PORT,
-			&out->port, bad);
+	*bad = "PROXY_PARENT_CID";
+	why = cid_from_env(out);
+	if (!why) {
+		*bad = "PROXY_PARENT_PORT";
+		why = ports_from_env(out);
+	}
 	if (!why)
 		out->kind = ENDPOINT_VSOCK;
 	return why;

@@ -47,7 +47,7 @@
  *	BIND address, flags	->	reserve on the host
  *				<-	BIND status, real address, key
  *	LISTEN			->	open the pool and the loopback mirror
- *				<-	LISTEN status
+ *				<-	LISTEN status, when the host listens
  *				<-	ACCEPT peer, local, one fd: at any time
  *
  * An ACCEPT waits in the control's receive queue, so the fd is readable just

@@ -11,43 +11,36 @@
 static struct config settings;
 static atomic_bool loaded;
 
-/* Return: whether all of it was read; @room: was there room for it? */
-static bool read_blocks(const char *text, struct ip_prefix *blocks,
-	unsigned int max, unsigned int *nr, bool *room)
+/* Each reader returns NULL, or what it expected of the text. */
+typedef const char *read_fn(struct config *c, const char *text);
+
+static const char *read_blocks(const char *text, struct ip_prefix *blocks,
+	unsigned int max, unsigned int *nr)
 {
 	while (*text) {
 		size_t len = strcspn(text, ",");
 
-		*room = *nr < max;
-		if (!*room || ip_prefix_parse(&blocks[*nr], text, len) == -1)
-			return false;
+		if (*nr == max)
+			return EXPECTED_FEWER_BLOCKS;
+		if (ip_prefix_parse(&blocks[*nr], text, len) == -1)
+			return EXPECTED_BYPASS;
 		++*nr;
 		text += len;
 		if (*text == ',')
 			text++;
 	}
-	return true;
+	return NULL;
 }
-
-/* Each reader returns NULL, or what it expected of the text. */
-typedef const char *read_fn(struct config *c, const char *text);
 
 static const char *read_bypass(struct config *c, const char *text)
 {
-	bool room;
-
-	if (read_blocks(text, c->bypass, BYPASS_MAX, &c->nr_bypass, &room))
-		return NULL;
-	return room ? EXPECTED_BYPASS : EXPECTED_FEWER_BLOCKS;
+	return read_blocks(text, c->bypass, BYPASS_MAX, &c->nr_bypass);
 }
 
 static const char *read_stub(struct config *c, const char *text)
 {
-	bool room;
-
-	return read_blocks(text, c->stub, STUB_MAX, &c->nr_stub, &room)
-		       ? NULL
-		       : EXPECTED_STUB;
+	return read_blocks(text, c->stub, STUB_MAX, &c->nr_stub) ? EXPECTED_STUB
+								 : NULL;
 }
 
 static const char *read_loopback(struct config *c, const char *text)

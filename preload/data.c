@@ -2,18 +2,22 @@
 
 /*
  * Calls that move data. On a connected socket they cost one load more than the
- * real ones; on a gate they settle it first. What TCP does and other streams
- * do not is made good where a call asks for it:
+ * real ones; on a gate they settle it first; one that is bound or listens they
+ * refuse, as TCP does: what its socket carries is the vendor's. What TCP does
+ * and other streams do not is made good where a call asks for it:
  *
  * - an address in sendto() is ignored on a connected socket (unix and vsock:
  *   EISCONN, EOPNOTSUPP, after which it is sent without);
  * - recvfrom() and recvmsg() name no sender and touch no buffer for one;
- * - MSG_TRUNC throws bytes away and needs no buffer for them (unix: EFAULT);
+ * - MSG_TRUNC throws bytes away and needs no buffer for them (unix: EFAULT,
+ *   vsock: ENOMEM);
  * - MSG_ERRQUEUE, which unix streams take for nothing, never waits, and never
  *   takes data for an error;
  * - the end of the stream is 0, also after shutdown() on this side (vsock:
  *   ENOTCONN);
- * - MSG_WAITALL waits for more than the receive buffer holds (vsock: ENOMEM).
+ * - MSG_WAITALL waits for more than the receive buffer holds (vsock: ENOMEM);
+ * - MSG_OOB is EINVAL when there is no urgent data (vsock: EOPNOTSUPP);
+ * - who writes to a stream that is over gets SIGPIPE (vsock: EPIPE alone).
  */
 
 #include "preload/connect.h"
@@ -23,6 +27,7 @@
 #include "preload/real.h"
 
 #include <errno.h>
+#include <signal.h>
 
 /* Return -1 from the hook if a gate is not ready for data. */
 #define SETTLE(fd, flags, wait)                                            \
@@ -60,13 +65,23 @@ static bool names_nobody(int fd, const void *name)
 	return name && slot_known(fd) && is_carrier(fd);
 }
 
-/* No carrier queues errors, and no gate. */
-static bool has_no_errors(int fd, int flags)
+/* No carrier queues errors, and no gate; and urgent data is TCP's alone.
+ * Return: what TCP says when there is none of what @flags ask for, or 0. */
+static int nothing_such(int fd, int flags)
 {
 	struct found found;
 
-	return (flags & MSG_ERRQUEUE) && lookup(fd, &found);
+	if ((flags & MSG_ERRQUEUE) && lookup(fd, &found))
+		return EAGAIN;
+	return (flags & MSG_OOB) && is_carrier(fd) ? EINVAL : 0;
 }
+
+#define REFUSE_OTHER_DATA(fd, flags)                                           \
+ do {                                                                          \
+  int err_ = (flags) & (MSG_ERRQUEUE | MSG_OOB) ? nothing_such(fd, flags) : 0; \
+  if (err_)                                                                    \
+   return fail(err_);                                                          \
+ } while (0)
 
 /* What a receiving call returns for what the real one has returned. */
 static ssize_t received(int fd, ssize_t rc)
@@ -74,11 +89,12 @@ static ssize_t received(int fd, ssize_t rc)
 	return rc == -1 && errno == ENOTCONN && is_carrier(fd) ? 0 : rc;
 }
 
-/* Was MSG_WAITALL or MSG_TRUNC too much for the kernel? */
+/* Was MSG_WAITALL or MSG_TRUNC too much for the kernel? vsock has ENOMEM for a
+ * buffer that is none, too. */
 static bool refused_flags(int fd, ssize_t rc, int flags)
 {
 	return rc == -1 &&
-	       ((errno == ENOMEM && (flags & MSG_WAITALL)) ||
+	       ((errno == ENOMEM && (flags & (MSG_WAITALL | MSG_TRUNC))) ||
 		       (errno == EFAULT && (flags & MSG_TRUNC))) &&
 	       is_carrier(fd);
 }
@@ -179,8 +195,7 @@ static ssize_t recv_flat(int fd, void *buf, size_t n, int flags)
 
 EXPORT ssize_t recv(int fd, void *buf, size_t n, int flags)
 {
-	if (has_no_errors(fd, flags))
-		return fail(EAGAIN);
+	REFUSE_OTHER_DATA(fd, flags);
 	SETTLE_RECV(fd, flags);
 	return recv_flat(fd, buf, n, flags);
 }
@@ -198,8 +213,7 @@ EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t n, int flags,
 {
 	ssize_t raw, rc;
 
-	if (has_no_errors(fd, flags))
-		return fail(EAGAIN);
+	REFUSE_OTHER_DATA(fd, flags);
 	SETTLE_RECV(fd, flags);
 	if (len && !pointer_is_wild(len) && names_nobody(fd, addr)) {
 		rc = recv_flat(fd, buf, n, flags);
@@ -260,8 +274,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *msg, int flags)
 {
 	ssize_t rc;
 
-	if (has_no_errors(fd, flags))
-		return fail(EAGAIN);
+	REFUSE_OTHER_DATA(fd, flags);
 	SETTLE_RECV(fd, flags);
 	if (!msg || pointer_is_wild(msg))
 		return real()->recvmsg(fd, msg, flags);
@@ -278,8 +291,7 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags,
 {
 	int rc;
 
-	if (has_no_errors(fd, flags))
-		return fail(EAGAIN);
+	REFUSE_OTHER_DATA(fd, flags);
 	SETTLE_RECV(fd, flags);
 	rc = real()->recvmmsg(fd, vec, nr, flags, timeout);
 	for (int i = 0; i < rc; i++) {
@@ -292,6 +304,23 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags,
 }
 
 /* ---- sending ---- */
+
+/* The kernel has done it for every other family. */
+static void raise_sigpipe(int fd)
+{
+	if (socket_int(fd, SO_DOMAIN) != AF_VSOCK || !is_carrier(fd))
+		return;
+	raise(SIGPIPE);
+	errno = EPIPE;
+}
+
+/* What a sending call returns for what the real one has returned. */
+static ssize_t sent(int fd, ssize_t rc, int flags)
+{
+	if (rc == -1 && errno == EPIPE && !(flags & MSG_NOSIGNAL))
+		raise_sigpipe(fd);
+	return rc;
+}
 
 /* Did a carrier refuse an address that TCP would have ignored? */
 static bool refused_name(int fd, ssize_t rc, const void *name)
@@ -315,19 +344,19 @@ static bool wants_fast_open(int fd, int flags, const void *name, socklen_t len)
 EXPORT ssize_t write(int fd, const void *buf, size_t n)
 {
 	SETTLE_SEND(fd, 0);
-	return real()->write(fd, buf, n);
+	return sent(fd, real()->write(fd, buf, n), 0);
 }
 
 EXPORT ssize_t writev(int fd, const struct iovec *iov, int nr)
 {
 	SETTLE_SEND(fd, 0);
-	return real()->writev(fd, iov, nr);
+	return sent(fd, real()->writev(fd, iov, nr), 0);
 }
 
 EXPORT ssize_t send(int fd, const void *buf, size_t n, int flags)
 {
 	SETTLE_SEND(fd, flags);
-	return real()->send(fd, buf, n, flags);
+	return sent(fd, real()->send(fd, buf, n, flags), flags);
 }
 
 EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags,
@@ -345,9 +374,9 @@ EXPORT ssize_t sendto(int fd, const void *buf, size_t n, int flags,
 	errno = saved;
 	rc = real()->sendto(fd, buf, n, flags, addr, len);
 	if (!refused_name(fd, rc, addr))
-		return rc;
+		return sent(fd, rc, flags);
 	errno = saved;
-	return real()->send(fd, buf, n, flags);
+	return sent(fd, real()->send(fd, buf, n, flags), flags);
 }
 
 static ssize_t send_without_name(int fd, const struct msghdr *msg, int flags)
@@ -376,9 +405,9 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 	errno = saved;
 	rc = real()->sendmsg(fd, msg, flags);
 	if (!refused_name(fd, rc, msg->msg_name))
-		return rc;
+		return sent(fd, rc, flags);
 	errno = saved;
-	return send_without_name(fd, msg, flags);
+	return sent(fd, send_without_name(fd, msg, flags), flags);
 }
 
 /* Return: as sendmmsg(2). */
@@ -412,7 +441,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags)
 		tag_passed_fds(&vec[i].msg_hdr);
 	rc = real()->sendmmsg(fd, vec, nr, flags);
 	if (!refused_name(fd, rc, vec[0].msg_hdr.msg_name))
-		return rc;
+		return (int)sent(fd, rc, flags);
 	errno = saved;
 	return send_one_by_one(fd, vec, nr, flags); /* which is rare */
 }
@@ -420,14 +449,16 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags)
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 {
 	SETTLE_SEND(out, 0);
-	return real()->sendfile(out, in, offset, n);
+	return sent(out, real()->sendfile(out, in, offset, n), 0);
 }
 
 EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 {
 	SETTLE_SEND(out, 0);
-	return real()->sendfile64 ? real()->sendfile64(out, in, offset, n)
-				  : real()->sendfile(out, in, offset, n);
+	return sent(out,
+		real()->sendfile64 ? real()->sendfile64(out, in, offset, n)
+				   : real()->sendfile(out, in, offset, n),
+		0);
 }
 
 EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset,
@@ -435,5 +466,6 @@ EXPORT ssize_t splice(int in, off64_t *in_offset, int out, off64_t *out_offset,
 {
 	SETTLE_RECV(in, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
 	SETTLE_SEND(out, flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0);
-	return real()->splice(in, in_offset, out, out_offset, n, flags);
+	return sent(out,
+		real()->splice(in, in_offset, out, out_offset, n, flags), 0);
 }

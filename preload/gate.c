@@ -9,6 +9,7 @@
 #include "preload/real.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/time.h>
@@ -369,6 +370,25 @@ enum gate_state gate_settle(int fd, enum gate_wish wish, int *err)
 	return state;
 }
 
+/* A socket that is bound or listens carries messages of the vendor's, which
+ * are not the application's to read or answer. */
+static bool is_control(int fd)
+{
+	struct found found;
+
+	return lookup(fd, &found) && (found.rec.kind == RECORD_BOUND ||
+					     found.rec.kind == RECORD_LISTENER);
+}
+
+static int refuse_io(int flags, enum gate_wish wait)
+{
+	if (wait == GATE_WAIT_RECV)
+		return fail(ENOTCONN);
+	if (!(flags & MSG_NOSIGNAL))
+		raise(SIGPIPE);
+	return fail(EPIPE);
+}
+
 int gate_before_io(int fd, int flags, enum gate_wish wait)
 {
 	bool now =
@@ -376,7 +396,7 @@ int gate_before_io(int fd, int flags, enum gate_wish wait)
 	int err;
 
 	switch (gate_settle(fd, now ? GATE_TAKE : wait, &err)) {
-	case GATE_NONE:
+	case GATE_NONE: return is_control(fd) ? refuse_io(flags, wait) : 0;
 	case GATE_OPEN: return 0;
 	case GATE_PENDING:
 	case GATE_FAILED: break;

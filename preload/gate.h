@@ -98,7 +98,8 @@ bool gate_interrupt(int fd);
  * @wait:  GATE_WAIT_RECV or GATE_WAIT_SEND, where neither is set
  *
  * Return: 0 to go on with the real call, or -1 and the errno that TCP gives:
- * EAGAIN while connecting, EINTR, or the error of the attempt.
+ * EAGAIN while connecting, EINTR, or the error of the attempt; ENOTCONN or
+ * EPIPE, with its signal, for a socket that is bound or listens.
  */
 int gate_before_io(int fd, int flags, enum gate_wish wait);
 

@@ -19,6 +19,11 @@
 #include <stdarg.h>
 #include <string.h>
 
+/* Memory to look at queued data with, and how often it fits into the window of
+ * a carrier, 1 MiB (vendor/dial.c). */
+#define PEEK_PIECE  4096
+#define PEEK_PIECES 256
+
 static int give_int(int value, void *out, socklen_t *len)
 {
 	socklen_t n = *len < sizeof(value) ? *len : sizeof(value);
@@ -189,15 +194,28 @@ static bool ioctl_on_ours(int fd, unsigned long request, void *arg)
 	return false;
 }
 
-/* A vsock learnt to tell how much there is to read with 6.17. A lower bound
- * does: programs ask for how much they may read at once. */
+/* Look at what there is, over and over into the same few bytes of memory.
+ * Return: as recv(2). */
+static ssize_t peek_all(int fd, size_t pieces)
+{
+	char scratch[PEEK_PIECE];
+	struct iovec iov[PEEK_PIECES];
+	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = pieces};
+
+	for (size_t i = 0; i < pieces; i++)
+		iov[i] = (struct iovec){scratch, sizeof(scratch)};
+	return real()->recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
+}
+
+/* A vsock learnt to tell how much there is to read with 6.17. Mostly it is
+ * little; the most that it can be is the window that the vendor gave it. */
 static int count_readable(int fd, int *count)
 {
-	char scratch[4096];
 	struct pollfd pfd = {.fd = fd, .events = POLLIN};
-	ssize_t n = real()->recv(
-		fd, scratch, sizeof(scratch), MSG_PEEK | MSG_DONTWAIT);
+	ssize_t n = peek_all(fd, 1);
 
+	if (n == PEEK_PIECE)
+		n = peek_all(fd, PEEK_PIECES);
 	if (!pointer_is_readable(count, sizeof(*count)))
 		return fail(EFAULT);
 	if (n == -1 && errno == EOPNOTSUPP) /* nor to peek, before 5.5 */

@@ -193,9 +193,10 @@ bool slot_load(int fd, uint64_t cookie, struct record *out)
 	return false;
 }
 
-static bool is_gate(uint64_t cookie, uint8_t kind)
+static bool no_stream(uint64_t cookie, uint8_t kind)
 {
-	return cookie != 0 && kind == RECORD_GATE;
+	return cookie != 0 && (kind == RECORD_GATE || kind == RECORD_BOUND ||
+				      kind == RECORD_LISTENER);
 }
 
 /* Write all of a slot, between write_begin() and write_end(). */
@@ -206,7 +207,7 @@ static void put(struct slot *slot, uint64_t cookie, uint64_t other,
 	atomic_store(&slot->other, other);
 	write_record(slot, rec);
 	atomic_store(&slot->gate,
-		is_gate(cookie, rec->kind) || is_gate(other, rec->was));
+		no_stream(cookie, rec->kind) || no_stream(other, rec->was));
 }
 
 /* The other socket that a slot shall go on speaking of besides @cookie, and

@@ -29,8 +29,9 @@
  *   ends after all it notices, and writes once more. So nobody waits for ever:
  *   hooks are called from signal handlers, and fork() asks nobody.
  *
- * - The gate hint says that the socket behind the fd may be a gate (gate.h).
- *   It is all that the data-path hooks look at, one load, no system call. It
+ * - The gate hint says that the socket behind the fd may be a gate (gate.h),
+ *   or one that is bound or listens, which carries no data either. It is all
+ *   that the data-path hooks look at, one load, no system call. It
  *   stays on until somebody has seen with his own eyes what is behind the fd.
  *
  * - Epoll registrations are notes of (epfd, events, data) by fd number. They
@@ -180,8 +181,9 @@ bool slot_known(int fd);
  */
 int slot_find_cookie(uint64_t cookie, int from);
 
-/** slot_may_be_gate() - the hint; false is certain within this process. Always
- * true beyond the table, where a gate is known by its tag */
+/** slot_may_be_gate() - the hint, also on for a socket that is bound or
+ * listens; false is certain within this process. Always true beyond the table,
+ * where a gate is known by its tag */
 bool slot_may_be_gate(int fd);
 
 /**

@@ -352,7 +352,7 @@ static void client_read(struct client *c)
 static void client_drain(struct client *c)
 {
 	struct relay_group *g = c->env->relays;
-	ssize_t n = recv(c->fd, g->scratch, g->scratch_size, 0);
+	ssize_t n = recv(c->fd, g->scratch.buf, g->scratch.size, 0);
 
 	if (n == 0 || (n == -1 && !try_again(errno)))
 		client_end(c);

@@ -42,6 +42,11 @@
  * for that); anything else, payload above all, is for the relay to find. After
  * that look nobody waits on the socket, or it would be readable all the time.
  *
+ * Going round in circles. A redirection that catches too much brings our own
+ * connection to a TCP target back to us, as one whose original destination is
+ * that target: connecting once more would go on until there are no fds left.
+ * So what was redirected is never connected to its own original destination.
+ *
  * Refusal. There is no dialogue in which to say no, so it is said as TCP does:
  * the client's connection is reset, where its family can express that.
  *
@@ -382,6 +387,8 @@ static void start_dialling(struct forward *f)
 			service_text(&ep, text, sizeof(text)));
 	}
 	f->state = FORWARD_DIALLING;
+	if (config->mode->learn == LEARN_REDIRECT)
+		f->dialer.never = &f->dst;
 	if (dialer_start(&f->dialer, &ep,
 		    config->mode->learn == LEARN_PREFIX ? &config->rules : NULL,
 		    on_dialled, f)) {

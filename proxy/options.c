@@ -54,6 +54,20 @@ static const char *add_endpoint(struct options *o, const struct endpoint *ep)
 	return NULL;
 }
 
+/* One for each port of a range. */
+static const char *add_endpoints(struct options *o, const struct endpoint *ep)
+{
+	const char *why = NULL;
+
+	for (uint32_t i = 0; i <= ep->more && !why; i++) {
+		struct endpoint one = *ep;
+
+		endpoint_pick(&one, i);
+		why = add_endpoint(o, &one);
+	}
+	return why;
+}
+
 /* ---- options ---- */
 
 static const char *set_listen(void *target, const char *value)
@@ -63,7 +77,7 @@ static const char *set_listen(void *target, const char *value)
 
 	if (!why)
 		why = listener_check(&ep);
-	return why ? why : add_endpoint(target, &ep);
+	return why ? why : add_endpoints(target, &ep);
 }
 
 static const char *set_tcp(void *target, const char *value)
@@ -223,6 +237,8 @@ static const char *parse_address(
 		    value, port) >= (int)sizeof(text))
 		return "expected an address, this is too long for one";
 	why = endpoint_parse(ep, text);
+	if (!why && ep->more)
+		why = "expected one port, a range is for SOCKS5's --listen";
 	if (!why && bare && !endpoint_has_room(ep))
 		why = "expected a path of at most 96 bytes, a port is added";
 	return why;
@@ -353,7 +369,9 @@ static const char *set_version(void *target, const char *value)
 static const struct opt socks5_opts[] = {
 	{'l', "listen", "ENDPOINT",
 		"listen on vsock:CID:PORT, unix:/path or tcp:HOST:PORT;\n"
-		"may be given several times (default vsock:any:8888)",
+		"may be given several times (default vsock:any:8888).\n"
+		"vsock:CID:PORT-PORT is a range, for enclaves with\n"
+		"thousands of connections",
 		set_listen, true},
 };
 

@@ -546,7 +546,7 @@ void worker_free(struct worker *w)
 	if (w->mailbox.magic)
 		mailbox_free(&w->mailbox);
 	watch_set_stop(&w->watches);
-	if (w->relays.scratch) {
+	if (w->relays.scratch.buf) {
 		reaper_stop(&w->reaper);
 		relay_group_free(&w->relays);
 	}

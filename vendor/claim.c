@@ -17,9 +17,14 @@
  *	QUEUED	place at the turnstile	its turn: NAMED, or PLAIN if refused
  *	NAMED	dial of hold-SCOPE-KEY	0: HELD. reply 1, 4, 7, 8: QUEUED for
  *					PLAIN. else: IDLE
- *	PLAIN	dial of BIND 0.0.0.0	always IDLE: a connection that succeeded
- *					is a standby one and the caller's
+ *	PLAIN	dial of BIND 0.0.0.0	IDLE: a connection that succeeded is a
+ *		or ::			standby one and the caller's. :: refused
+ *					with 1, 7, 8: QUEUED, for 0.0.0.0
  *	HELD	the owner's connection	hang-up: IDLE
+ *
+ * Reply 4 to a name can mean that the host has no such family, as well as that
+ * it knows no such name. It is then asked for :: if it is for IPv6 clients
+ * only: with 0.0.0.0 a host without IPv6 would open a port to the wrong ones.
  *
  * Each attempt has a key of its own. The host proxy may still be closing the
  * connection of the last one, and no standby connection of that may be taken
@@ -131,7 +136,11 @@ static void hold(struct claim *c, int fd, uint16_t port)
 
 static void succeed(struct claim *c, const struct dial_result *r)
 {
-	struct claim_result result = {.plain = true, .fd = r->fd};
+	struct claim_result result = {
+		.plain = true,
+		.family = c->plain_family,
+		.fd = r->fd,
+	};
 	int fd = r->fd;
 
 	/* A port that was asked for is the application's name for it, also
@@ -160,6 +169,22 @@ static void log_away(const struct claim *c, const struct dial_result *r)
 
 static void queue(struct claim *c);
 
+/* A name was refused: what to ask for in its place. */
+static sa_family_t plain_family(const struct claim *c, uint8_t reply)
+{
+	return reply == SOCKS5_HOST_UNREACHABLE && !c->scope.v4 ? AF_INET6
+								: AF_INET;
+}
+
+/* May a host proxy that has no plain BIND but for IPv4 have meant that? */
+static bool knows_no_ipv6(const struct claim *c, uint8_t reply)
+{
+	return c->state == CLAIM_PLAIN && c->plain_family == AF_INET6 &&
+	       (reply == SOCKS5_GENERAL_FAILURE ||
+		       reply == SOCKS5_COMMAND_NOT_SUPPORTED ||
+		       reply == SOCKS5_ATYP_NOT_SUPPORTED);
+}
+
 static void on_dialled(const struct dial_result *r, void *arg)
 {
 	struct claim *c = arg;
@@ -175,6 +200,10 @@ static void on_dialled(const struct dial_result *r, void *arg)
 		fail(c, away_errno(r->proxy_err), true);
 	} else if (knows_no_names(c, r->reply)) {
 		c->refused = r->reply;
+		c->plain_family = plain_family(c, r->reply);
+		queue(c);
+	} else if (knows_no_ipv6(c, r->reply)) {
+		c->plain_family = AF_INET;
 		queue(c);
 	} else {
 		fail(c, bind_errno(c, r->reply), false);
@@ -192,7 +221,7 @@ static void destination(struct claim *c, struct socks5_addr *dst)
 
 	if (c->refused) {
 		memset(dst, 0, sizeof(*dst));
-		dst->addr.family = AF_INET;
+		dst->addr.family = c->plain_family;
 		dst->addr.port = c->port;
 		return;
 	}

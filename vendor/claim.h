@@ -30,6 +30,7 @@ struct claim;
  *         port's fault, and the same attempt may succeed later
  * @plain: the host proxy knows only plain BIND; it owns no port for us but
  *         for standby connections
+ * @family: @plain: AF_INET or AF_INET6, of the address in that BIND
  * @fd:    @plain: the first standby connection, now the callback's, else -1
  * @port:  the port, never 0 unless @err
  */
@@ -37,6 +38,7 @@ struct claim_result {
 	int err;
 	bool away;
 	bool plain;
+	sa_family_t family;
 	int fd;
 	uint16_t port;
 };
@@ -62,6 +64,7 @@ enum claim_state {
  * @key:   of this attempt; standby connections join the port with it
  * @port:  asked for
  * @refused: the reply to the attempt by name, if it was refused
+ * @plain_family: then, of the address in the plain BIND
  * @fd:    HELD: the owner's connection, else -1
  */
 struct claim {
@@ -73,6 +76,7 @@ struct claim {
 	uint8_t key[16];
 	uint16_t port;
 	uint8_t refused;
+	sa_family_t plain_family;
 	int fd;
 	struct edge edge;
 	struct dial *dial;

@@ -19,12 +19,16 @@
  *	BINDING    BIND came; waits for the port, at most as long as the
  *	           front-end is ready to wait for the host proxy
  *	BOUND      answered with 0: the port is kept
+ *	OPENING    LISTEN came; waits for the host to listen, so that whoever
+ *	           connects once listen() has returned is not refused. What ends
+ *	           it is answered with 0, good or bad: the port is this
+ *	           listener's, and the host proxy is tried again for ever
  *	LISTENING  LISTEN was answered with 0, or it came by REJOIN: ACCEPTs
  *	           are sent while fewer than the backlog lie unread
  *	CLOSED     hung up by either side; freed at the end of the turn
  *
- * A message		in BINDING	in BOUND	in LISTENING
- *	LISTEN		closed		answered	answered: new backlog
+ * A message		in BINDING	in BOUND	in LISTENING, OPENING
+ *	LISTEN		closed		OPENING		answered: new backlog
  *	BIND, REJOIN	closed		EINVAL, as bind(2) says; nothing else
  *	any other, malformed, with fds: logged, answered EPROTO, closed
  *
@@ -46,11 +50,13 @@
 #define MESSAGES_TURN  8      /* read of one control in one turn */
 #define CLAIM_PATIENCE 10.0   /* seconds for a host proxy that is there */
 #define WAIT_MAX       3600.0 /* longest to wait for one that is not */
+#define OPEN_PATIENCE  5.0    /* seconds for the host to listen */
 #define ROOM_MIN       256    /* messages */
 
 static const char *const state_names[] = {
 	[CONTROL_BINDING] = "binding",
 	[CONTROL_BOUND] = "bound",
+	[CONTROL_OPENING] = "opening",
 	[CONTROL_LISTENING] = "listening",
 	[CONTROL_CLOSED] = "closed",
 };
@@ -91,7 +97,7 @@ static void set_state(struct control *c, enum control_state state)
 		ip_port_format(&c->listener->addr, name, sizeof(name)),
 		c->listener->uid, state_names[c->state], state_names[state]);
 	c->state = state;
-	if (state != CONTROL_BINDING)
+	if (state != CONTROL_BINDING && state != CONTROL_OPENING)
 		ev_timer_stop(c->listener->set->env->loop, &c->patience);
 }
 
@@ -163,7 +169,12 @@ static void on_patience(struct ev_loop *loop, ev_timer *timer, int revents)
 {
 	struct control *c = timer->data;
 
-	assert(c->magic == CONTROL_MAGIC && c->state == CONTROL_BINDING);
+	assert(c->magic == CONTROL_MAGIC);
+	if (c->state == CONTROL_OPENING) {
+		control_opened(c);
+		return;
+	}
+	assert(c->state == CONTROL_BINDING);
 	control_outcome(c, ENETDOWN, false);
 }
 
@@ -198,15 +209,43 @@ static void start_listening(struct control *c)
 		export_pump(c->listener->export);
 }
 
+void control_opened(struct control *c)
+{
+	assert(c->magic == CONTROL_MAGIC && c->state == CONTROL_OPENING);
+	if (answer(c, VENDOR_LISTEN, 0))
+		start_listening(c);
+}
+
+static void start_opening(struct control *c)
+{
+	struct ev_loop *loop = c->listener->set->env->loop;
+
+	ev_timer_stop(loop, &c->patience);
+	ev_timer_set(&c->patience, OPEN_PATIENCE, 0);
+	ev_timer_start(loop, &c->patience);
+	set_state(c, CONTROL_OPENING);
+	export_update(c->listener->export);
+}
+
 static void on_listen(struct control *c, const struct vendor_request *req)
 {
+	struct export *e = c->listener->export;
 	int backlog = clamp_backlog(req->backlog);
-	int err = export_listen(c->listener->export, backlog);
+	int err = export_listen(e, backlog);
 
-	if (!answer(c, VENDOR_LISTEN, err) || err)
+	if (err) {
+		answer(c, VENDOR_LISTEN, err);
 		return;
+	}
 	c->backlog = backlog;
-	start_listening(c);
+	if (c->state == CONTROL_BOUND) {
+		start_opening(c);
+		return;
+	}
+	if (c->state == CONTROL_OPENING)
+		control_opened(c); /* who cannot wait need not */
+	if (c->state == CONTROL_LISTENING && answer(c, VENDOR_LISTEN, 0))
+		start_listening(c);
 }
 
 static void refuse(struct control *c, ssize_t len, const char *why)

@@ -13,6 +13,7 @@
 enum control_state {
 	CONTROL_BINDING,
 	CONTROL_BOUND,
+	CONTROL_OPENING,
 	CONTROL_LISTENING,
 	CONTROL_CLOSED,
 };
@@ -23,7 +24,7 @@ enum control_state {
  * @fd:      SOCK_SEQPACKET, non-blocking
  * @backlog: how many ACCEPTs may lie unread, 1 to BACKLOG_MAX
  * @wait_until: BINDING: loop time up to which the host proxy may be away
- * @patience: BINDING: the end of all patience
+ * @patience: BINDING, OPENING: the end of all patience
  */
 struct control {
 	uint32_t magic;
@@ -65,6 +66,13 @@ void control_sweep(struct control *c);
  * Answers it if it is BINDING, and closes it if that was an error.
  */
 void control_outcome(struct control *c, int err, bool away);
+
+/**
+ * control_opened() - whoever connects to the port now is let in
+ *
+ * Answers the LISTEN of an OPENING control, which listens from now on.
+ */
+void control_opened(struct control *c);
 
 /** control_arm() - watch for what its state and its export need */
 void control_arm(struct control *c);

@@ -177,16 +177,22 @@ static double retry_window(const struct dial *d, int err)
 	}
 }
 
+/* Any number below 2^24, of its own for each dial and moment. */
+static uint32_t some_number(const struct dial *d)
+{
+	uint64_t x = (uintptr_t)d ^ (uint64_t)(ev_time() * 1e6);
+
+	return (uint32_t)(x * 0x9e3779b97f4a7c15u >> 40);
+}
+
 /* A pause of half to all of @d->pause, which doubles. Tries that failed
  * together must not come back together. */
 static double next_pause(struct dial *d)
 {
-	uint64_t x = (uintptr_t)d ^ (uint64_t)(ev_time() * 1e6);
 	double pause = d->pause;
 
-	x *= 0x9e3779b97f4a7c15u;
 	d->pause = pause * 2 < PAUSE_LAST ? pause * 2 : PAUSE_LAST;
-	return pause * (0.5 + (double)(x >> 40) / (double)(1u << 25));
+	return pause * (0.5 + (double)some_number(d) / (double)(1u << 25));
 }
 
 /* The carrier, or the way to one, failed: try again or give up. */
@@ -433,9 +439,12 @@ static void set_options(const struct dial *d)
 /* Return: 0 connected or under way (@d->state says which), or an errno. */
 static int connect_carrier(struct dial *d)
 {
+	struct endpoint ep = d->ep;
 	union endpoint_sockaddr addr;
-	socklen_t len = endpoint_sockaddr(&d->ep, &addr);
+	socklen_t len;
 
+	endpoint_pick(&ep, some_number(d));
+	len = endpoint_sockaddr(&ep, &addr);
 	if (len == 0)
 		return EDESTADDRREQ;
 	d->fd = socket(addr.sa.sa_family,

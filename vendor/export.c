@@ -32,6 +32,10 @@
  *	HELD, LISTEN	open between the marks	watched
  *	clients wait	held back		not watched
  *
+ * A LISTEN is answered when the pool is settled, since it is the first standby
+ * connection that makes the host listen; or at once when the host keeps no
+ * port, which is then sought again. That, too, is seen to in export_update().
+ *
  * Clients come from the pool and the mirror, and are offered at once to the
  * listeners in turn (round robin), of each to the control with the least
  * unread. When all are full they wait here, oldest first; as the pool is then
@@ -217,12 +221,13 @@ static void take_client(struct export *e, struct client *c)
 	export_pump(e);
 }
 
-static void on_host_client(int fd, const struct ip_port *remote, void *arg)
+static void on_host_client(int fd, const struct ip_port *remote,
+	const struct ip_port *local, void *arg)
 {
 	struct export *e = arg;
 	struct export *server = find_server(e, remote);
 	char who[IP_PORT_STRLEN], what[IP_PORT_STRLEN];
-	struct client *c = server ? client_new(fd, remote, NULL) : NULL;
+	struct client *c = server ? client_new(fd, remote, local) : NULL;
 
 	assert(e->magic == EXPORT_MAGIC);
 	if (c) {
@@ -267,9 +272,14 @@ static bool any_listens(const struct export *e)
 static void update_pool(struct export *e)
 {
 	const struct inbound_env *env = e->env;
-	struct pool_port port = {.port = e->port, .plain = e->plain};
+	struct pool_port port = {
+		.port = e->port,
+		.plain = e->plain,
+		.family = e->family,
+	};
 	unsigned low = e->listening ? env->pool_low : 1;
 	unsigned high = e->listening ? env->pool_high : 1;
+	int first = e->first;
 
 	if (e->state != EXPORT_HELD || (!e->listening && !e->plain)) {
 		pool_close(&e->pool, e->listening);
@@ -277,8 +287,8 @@ static void update_pool(struct export *e)
 	}
 	memcpy(port.key, e->claim.key, sizeof(port.key));
 	if (!e->pool.open) {
-		pool_open(&e->pool, &port, low, high, e->first);
 		e->first = -1;
+		pool_open(&e->pool, &port, low, high, first);
 	} else if (e->pool.low != low || e->pool.high != high) {
 		pool_resize(&e->pool, low, high);
 	}
@@ -292,6 +302,39 @@ static void update_controls(struct export *e)
 
 	list_foreach_safe(l, tmp, &e->listeners)
 		listener_arm(list_entry(l, struct listener, export_link));
+}
+
+/* Answer a LISTEN that waits. Return: whether there was one. */
+static bool open_one(struct export *e)
+{
+	struct list *l, *tmp;
+
+	list_foreach_safe(l, tmp, &e->listeners)
+	{
+		if (listener_opened(
+			    list_entry(l, struct listener, export_link)))
+			return true;
+	}
+	return false;
+}
+
+/* One at a time, from the start: an answer that cannot be sent ends a control,
+ * and maybe its listener and the export. */
+static void answer_listens(struct export *e)
+{
+	while (e->state == EXPORT_SEEKING ||
+		(e->state == EXPORT_HELD && e->pool.settled)) {
+		if (!open_one(e))
+			break;
+	}
+}
+
+static void on_settled(void *arg)
+{
+	struct export *e = arg;
+
+	assert(e->magic == EXPORT_MAGIC);
+	export_update(e);
 }
 
 void export_update(struct export *e)
@@ -314,6 +357,7 @@ void export_update(struct export *e)
 	if (e->mirror)
 		mirror_watch(e->mirror, e->listening && !starved);
 	update_pool(e);
+	answer_listens(e);
 }
 
 /* ---- seeking ---- */
@@ -381,6 +425,7 @@ static void held(struct export *e, const struct claim_result *result)
 
 	e->state = EXPORT_HELD;
 	e->plain = result->plain;
+	e->family = result->family;
 	e->pause = 0;
 	log_info_ratelimit("port %s: kept by the host%s",
 		name_of(e, name, sizeof(name)),
@@ -463,7 +508,7 @@ struct export *export_new(struct inbound_env *env, const struct endpoint *ep,
 	e->backlog = 1;
 	e->first = -1;
 	claim_init(&e->claim, env, &e->ep, &e->scope, on_claimed, on_lost);
-	pool_init(&e->pool, env, &e->ep, on_host_client, e);
+	pool_init(&e->pool, env, &e->ep, on_host_client, on_settled, e);
 	ev_timer_init(&e->retry, on_retry, 0, 0);
 	ev_timer_init(&e->nudge, on_nudge, 0, 0);
 	e->retry.data = e->nudge.data = e;

@@ -23,7 +23,7 @@ enum export_state {
  * @fd:     its stream
  * @remote: never v4-mapped
  * @local:  the address that it reached, never v4-mapped; AF_UNSPEC if only
- *          the host knows
+ *          the host knows. Its port does not count
  */
 struct client {
 	struct list link;
@@ -39,6 +39,7 @@ struct client {
  * @scope:  whose clients it is for
  * @port:   the port; 0 while the host has yet to choose one
  * @plain:  HELD by plain BIND
+ * @family: of the address in that
  * @listening: some listener's control is
  * @starved: clients wait; the controls watch for room
  * @pumping: export_pump() is at work
@@ -63,6 +64,7 @@ struct export
 	struct scope scope;
 	uint16_t port;
 	bool plain;
+	sa_family_t family;
 	bool listening;
 	bool starved;
 	bool pumping;

@@ -139,8 +139,10 @@ bool listener_is_listening(const struct listener *l)
 
 	list_foreach_safe(i, tmp, &l->controls)
 	{
-		if (list_entry(i, struct control, link)->state ==
-			CONTROL_LISTENING)
+		enum control_state state =
+			list_entry(i, struct control, link)->state;
+
+		if (state == CONTROL_OPENING || state == CONTROL_LISTENING)
 			return true;
 	}
 	return false;
@@ -159,7 +161,11 @@ static struct control *choose(const struct listener *l, bool *listening)
 		struct control *c = list_entry(i, struct control, link);
 		int n;
 
-		if (c->state != CONTROL_LISTENING || c->broken)
+		if (c->broken)
+			continue;
+		if (c->state == CONTROL_OPENING)
+			*listening = true; /* but its answer comes first */
+		if (c->state != CONTROL_LISTENING)
 			continue;
 		*listening = true;
 		n = control_unread(c);
@@ -171,15 +177,17 @@ static struct control *choose(const struct listener *l, bool *listening)
 	return best;
 }
 
-/* What the application sees: addresses of its socket's family. The host's own
- * address is not told, so the one that was bound stands for it. */
+/* What the application sees: addresses of its socket's family, and its own
+ * port, whatever the host's is. What it bound stays the local address, if it is
+ * one; else it is the one that the client reached, where that was told. */
 static void fill_accept(const struct listener *l, const struct client *client,
 	struct vendor_result *res)
 {
 	vendor_result_init(res, VENDOR_ACCEPT, 0);
 	res->remote = client->remote;
 	res->local = client->local;
-	if (res->local.family == AF_UNSPEC) {
+	res->local.port = l->addr.port;
+	if (res->local.family == AF_UNSPEC || !ip_port_is_any(&l->addr)) {
 		res->local = l->addr;
 		ip_port_unmap(&res->local);
 		if (client->remote.family == AF_INET &&
@@ -222,6 +230,23 @@ enum offer listener_offer(struct listener *l, const struct client *client)
 			return offer;
 	}
 	return listening ? OFFER_FULL : OFFER_NONE;
+}
+
+bool listener_opened(struct listener *l)
+{
+	struct list *i, *tmp;
+
+	assert(l->magic == LISTENER_MAGIC);
+	list_foreach_safe(i, tmp, &l->controls)
+	{
+		struct control *c = list_entry(i, struct control, link);
+
+		if (c->state == CONTROL_OPENING) {
+			control_opened(c);
+			return true;
+		}
+	}
+	return false;
 }
 
 void listener_arm(struct listener *l)

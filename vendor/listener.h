@@ -86,7 +86,7 @@ void listener_leave(struct listener *listener);
 /** listener_sweep() - close the controls whose front-end has hung up */
 void listener_sweep(struct listener *listener);
 
-/** listener_is_listening() - does any of its controls listen? */
+/** listener_is_listening() - does any of its controls, or will at once? */
 bool listener_is_listening(const struct listener *listener);
 
 /**
@@ -112,6 +112,13 @@ enum offer {
 /** listener_offer() - send a client to the control with the least to do */
 enum offer listener_offer(
 	struct listener *listener, const struct client *client);
+
+/**
+ * listener_opened() - whoever connects to the port now is let in
+ *
+ * Return: whether there was an OPENING control. There may be another one.
+ */
+bool listener_opened(struct listener *listener);
 
 /** listener_arm() - have its controls watch for what its export needs */
 void listener_arm(struct listener *listener);

@@ -20,8 +20,10 @@
  *	PAIRING   a part of the second reply came. Ends after PAIRING_TIMEOUT
  *	GONE      handed out, or closed; freed at the end of the turn
  *
- * The second reply is read to its last byte and not one byte further: what
- * follows is the client's stream, and by then the application's. A reply that
+ * The second reply, and the third one that tells which address the client
+ * reached (common/hold_name.h), are read to the last byte and not one byte
+ * further: what follows is the client's stream, and by then the application's.
+ * A reply that
  * is malformed or no success, or an end before it is whole, costs that one
  * connection.
  *
@@ -44,7 +46,8 @@
  * that a host proxy that takes connections and drops them is not hammered; a
  * client that comes, or FORGIVE seconds without failure, end that sequence.
  *
- * A pool that is held back keeps what it has. One by plain BIND still wants
+ * A pool that is held back keeps what it has, as soon as it is settled: the
+ * first standby connection makes the host listen. One by plain BIND still wants
  * one idle connection then, since connections are all that owns its port.
  */
 
@@ -69,8 +72,9 @@ enum standby_state {
  * @fd:     IDLE and PAIRING, else -1
  * @limit:  PAIRING: the deadline
  * @got:    bytes in @in
- * @in:     the second reply
- * @remote: the client, when that is whole
+ * @in:     the second reply, or the third
+ * @remote: the client, when the second is whole; else AF_UNSPEC
+ * @local:  the address that it reached, when the third is
  */
 struct standby {
 	uint32_t magic;
@@ -84,6 +88,7 @@ struct standby {
 	size_t got;
 	uint8_t in[SOCKS5_REPLY_MAX];
 	struct ip_port remote;
+	struct ip_port local;
 	struct reap reap;
 };
 
@@ -209,6 +214,29 @@ static enum reading read_failed(struct standby *s, const char **why)
 	return READ_FAILED;
 }
 
+static enum reading take_remote(
+	struct standby *s, const struct ip_port *addr, const char **why)
+{
+	*why = "a second reply without the client's address";
+	if (addr->family == AF_UNSPEC)
+		return READ_FAILED;
+	s->remote = *addr;
+	if (s->pool->port.plain)
+		return READ_WHOLE;
+	s->got = 0;
+	return READ_PART;
+}
+
+static enum reading take_local(
+	struct standby *s, const struct ip_port *addr, const char **why)
+{
+	*why = "a client that reached an address of another family";
+	if (addr->family != s->remote.family)
+		return READ_FAILED;
+	s->local = *addr;
+	return READ_WHOLE;
+}
+
 static enum reading understand(struct standby *s, const char **why)
 {
 	struct socks5_answer answer;
@@ -219,14 +247,13 @@ static enum reading understand(struct standby *s, const char **why)
 	*why = "malformed second reply";
 	if (n == -1)
 		return READ_FAILED;
-	s->remote = answer.bound.addr;
-	ip_port_unmap(&s->remote);
-	if (answer.reply == SOCKS5_SUCCEEDED && s->remote.family != AF_UNSPEC)
-		return READ_WHOLE;
-	*why = answer.reply == SOCKS5_SUCCEEDED
-		       ? "a second reply without the client's address"
-		       : "the second reply is no success";
-	return READ_FAILED;
+	*why = "the second reply is no success";
+	if (answer.reply != SOCKS5_SUCCEEDED)
+		return READ_FAILED;
+	ip_port_unmap(&answer.bound.addr);
+	return s->remote.family == AF_UNSPEC
+		       ? take_remote(s, &answer.bound.addr, why)
+		       : take_local(s, &answer.bound.addr, why);
 }
 
 /* Read what is there of it. *why is set upon READ_FAILED. */
@@ -259,6 +286,7 @@ static void pair(struct standby *s)
 {
 	struct pool *p = s->pool;
 	struct ip_port remote = s->remote;
+	struct ip_port local = s->local;
 	int fd = s->fd;
 
 	if (s->edge.poll)
@@ -266,7 +294,7 @@ static void pair(struct standby *s)
 	s->fd = -1;
 	standby_end(s);
 	refill(p);
-	p->cb(fd, &remote, p->arg);
+	p->cb(fd, &remote, &local, p->arg);
 }
 
 static void on_standby(struct edge *edge, uint32_t events)
@@ -322,6 +350,14 @@ static void settle(struct standby *s, int fd)
 		standby_failed(s, log_strerror(errno));
 }
 
+static void tell_settled(struct pool *p)
+{
+	if (!p->open || p->settled)
+		return;
+	p->settled = true;
+	p->settled_cb(p->arg);
+}
+
 static void on_dialled(const struct dial_result *r, void *arg)
 {
 	struct standby *s = arg;
@@ -337,14 +373,15 @@ static void on_dialled(const struct dial_result *r, void *arg)
 	} else {
 		standby_failed(s, log_strerror(err));
 	}
+	tell_settled(p);
 }
 
 static void destination(const struct pool *p, struct socks5_addr *dst)
 {
-	struct hold_name name = {.verb = HOLD_JOIN};
+	struct hold_name name = {.verb = HOLD_MEET};
 
 	memset(dst, 0, sizeof(*dst));
-	dst->addr.family = AF_INET;
+	dst->addr.family = p->port.family;
 	dst->addr.port = p->port.port;
 	if (p->port.plain)
 		return;
@@ -374,7 +411,8 @@ static void dial_one(struct pool *p)
 static unsigned wanted(struct pool *p)
 {
 	unsigned have = p->idle + p->dialling;
-	unsigned goal = p->held_back ? p->port.plain : p->target;
+	bool held_back = p->held_back && p->settled;
+	unsigned goal = held_back ? p->port.plain : p->target;
 
 	if (!p->open || ev_is_active(&p->retry) || have >= goal ||
 		p->dialling >= POOL_DIALS)
@@ -405,6 +443,8 @@ static void on_turn(struct turnstile_wait *turn)
 	else
 		turnstile_leave(&p->env->dials);
 	refill(p);
+	if (ev_is_active(&p->retry))
+		tell_settled(p);
 }
 
 /* ---- shrinking ---- */
@@ -459,12 +499,14 @@ static void on_quiet(struct ev_loop *loop, ev_timer *timer, int revents)
 /* ---- the pool ---- */
 
 void pool_init(struct pool *p, struct inbound_env *env,
-	const struct endpoint *ep, pool_client_cb *cb, void *arg)
+	const struct endpoint *ep, pool_client_cb *cb,
+	pool_settled_cb *settled_cb, void *arg)
 {
 	p->magic = POOL_MAGIC;
 	p->env = env;
 	p->ep = ep;
 	p->cb = cb;
+	p->settled_cb = settled_cb;
 	p->arg = arg;
 	list_init(&p->standbys);
 	turnstile_wait_init(&p->turn, on_turn);
@@ -489,12 +531,15 @@ void pool_open(struct pool *p, const struct pool_port *port, unsigned low,
 	assert(p->magic == POOL_MAGIC && !p->open && list_empty(&p->standbys));
 	p->port = *port;
 	p->open = true;
+	p->settled = false;
 	p->busy = false;
 	p->pause = 0;
 	p->target = 0;
 	if (first != -1)
 		adopt(p, first);
 	pool_resize(p, low, high);
+	if (p->idle > 0 || ev_is_active(&p->retry))
+		tell_settled(p);
 }
 
 void pool_resize(struct pool *p, unsigned low, unsigned high)
@@ -523,7 +568,7 @@ void pool_close(struct pool *p, bool drain)
 
 	if (!p->open)
 		return;
-	p->open = false;
+	p->open = p->settled = false;
 	turnstile_forget(&p->turn);
 	ev_timer_stop(p->env->loop, &p->retry);
 	ev_timer_stop(p->env->loop, &p->quiet);

@@ -15,24 +15,36 @@
  * @fd:     its stream, non-blocking and CLOEXEC, nothing of it read; the
  *          callback's
  * @remote: the client, never v4-mapped
+ * @local:  the host's address that it reached, likewise; AF_UNSPEC where a
+ *          host proxy that knows only plain BIND does not tell
  * @arg:    as given
  */
-typedef void pool_client_cb(int fd, const struct ip_port *remote, void *arg);
+typedef void pool_client_cb(int fd, const struct ip_port *remote,
+	const struct ip_port *local, void *arg);
+
+/**
+ * typedef pool_settled_cb - the first dial of an open pool has ended, well or
+ * badly
+ */
+typedef void pool_settled_cb(void *arg);
 
 /**
  * struct pool_port - which port
  * @plain: by plain BIND, else by @key
+ * @family: of the address in a plain BIND, AF_INET or AF_INET6
  * @key:   that the port is held with
  */
 struct pool_port {
 	uint16_t port;
 	bool plain;
+	sa_family_t family;
 	uint8_t key[16];
 };
 
 /**
  * struct pool - to be embedded in its owner, who frees it by the reaper only
  * @open:     has a port to fill
+ * @settled:  open, and a standby connection is there or could not be had
  * @held_back: nobody takes clients for now: no new connections
  * @busy:     a client came since the last look of @quiet
  * @low, @high: bounds of @target
@@ -51,6 +63,7 @@ struct pool {
 	const struct endpoint *ep;
 	struct pool_port port;
 	bool open;
+	bool settled;
 	bool held_back;
 	bool busy;
 	unsigned low;
@@ -67,6 +80,7 @@ struct pool {
 	ev_tstamp failed;
 	ev_timer quiet;
 	pool_client_cb *cb;
+	pool_settled_cb *settled_cb;
 	void *arg;
 };
 
@@ -74,11 +88,12 @@ struct pool {
  * pool_init() - a closed pool
  * @pool: zeroed
  * @env, @ep: must outlive it
- * @cb, @arg: whom to tell; called last of all in an event, so that it may
- *        close the pool
+ * @cb, @settled_cb, @arg: whom to tell; called last of all in an event or in
+ *        pool_open(), so that it may close the pool
  */
 void pool_init(struct pool *pool, struct inbound_env *env,
-	const struct endpoint *ep, pool_client_cb *cb, void *arg);
+	const struct endpoint *ep, pool_client_cb *cb,
+	pool_settled_cb *settled_cb, void *arg);
 
 /**
  * pool_open() - begin to fill a closed pool

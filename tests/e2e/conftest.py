@@ -9,18 +9,19 @@ import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
+import carrier as carriers
 import harness
 import names
 import servers
 
-CARRIERS = ["unix", "tcp"]
+CARRIERS = ["unix", "tcp", "vsock"]
 
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true",
                      help="with the cases that take long (1 GB files)")
     parser.addoption("--carrier", action="append", choices=CARRIERS,
-                     help="only these carriers")
+                     help="only these carriers (default: those that are here)")
 
 
 def pytest_configure(config):
@@ -54,7 +55,7 @@ def pytest_collection_modifyitems(config, items):
 
 def pytest_generate_tests(metafunc):
     if "carrier" in metafunc.fixturenames:
-        chosen = metafunc.config.getoption("--carrier") or CARRIERS
+        chosen = metafunc.config.getoption("--carrier") or carriers.here()
         metafunc.parametrize("carrier", chosen, scope="module")
 
 

@@ -11,7 +11,8 @@ leaves behind dies with it.
 
 An Enclave is a network namespace nested in that one, without any interface but
 a loopback that is down. The carrier is a unix socket, which needs no network,
-or TCP over a veth pair that has no other address than the proxy's.
+TCP over a veth pair that has no other address than the proxy's, or vsock where
+the machine has its loopback (tests/vm/run boots one that has).
 
 Far addresses are played by farnet.py, see there: one answers a SYN after 300 ms,
 one never.
@@ -35,11 +36,16 @@ import sys
 import tempfile
 import time
 
+import carrier as carriers
+
 PYTHON = "/usr/bin/python3"
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 # The one timeout: how long anything may take before it counts as hung.
 TIMEOUT = float(os.environ.get("E2E_TIMEOUT", "30"))
+# How much slower this machine is than one that needs no more than the default:
+# deadlines that are part of a test are stretched by it.
+SLOWNESS = max(1.0, TIMEOUT / 30)
 
 BUILD = os.path.abspath(os.environ.get("BUILD", os.path.join(HERE, "../../build")))
 # The proxy of another build (the ThreadSanitizer one), beside everything else
@@ -352,8 +358,8 @@ class World:
 
 
 class Proxy(Daemon):
-    """The host proxy. It listens on a unix socket, or on the TCP address that
-    the enclave's link leads to."""
+    """The host proxy. It listens on a unix socket, on vsock, or on the TCP
+    address that the enclave's link leads to."""
 
     def __init__(self, world, endpoint, args=(), env=None, prefix=()):
         self.endpoint = endpoint
@@ -371,18 +377,7 @@ class Proxy(Daemon):
 
     def connect(self):
         """A raw carrier connection."""
-        kind, _, rest = self.endpoint.partition(":")
-        if kind == "unix":
-            sock = socket.socket(socket.AF_UNIX)
-            sock.settimeout(TIMEOUT)
-            try:
-                sock.connect(rest)
-            except OSError:
-                sock.close()
-                raise
-            return sock
-        host, _, port = rest.rpartition(":")
-        return socket.create_connection((host.strip("[]"), int(port)), TIMEOUT)
+        return carriers.connect(self.endpoint, TIMEOUT)
 
     def fds(self):
         return len(os.listdir("/proc/%d/fd" % self.pid))
@@ -436,6 +431,8 @@ class Enclave:
         """The carrier's endpoint, seen from the enclave."""
         if self.carrier == "unix":
             return "unix:%s/carrier.sock" % self.tmp
+        if self.carrier == "vsock":
+            return "vsock:local:%d" % carriers.vsock_port()
         assert self.carrier == "tcp"
         self.world._links += 1
         n = self.world._links

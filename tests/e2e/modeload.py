@@ -5,7 +5,7 @@ ends.
 	modeload.py server ENDPOINT [--prefix HEX]
 	modeload.py client ENDPOINT COUNT [--prefix HEX]
 
-ENDPOINT is unix:/path or tcp:HOST:PORT. The client's --prefix is sent ahead of
+ENDPOINT is unix:/path, tcp:HOST:PORT or vsock:local:PORT. The client's --prefix is sent ahead of
 each connection, the server's must be what each begins with.
 
 A connection begins with its number, kind, and how much goes up and down:
@@ -25,6 +25,8 @@ import signal
 import socket
 import struct
 import sys
+
+import carrier
 
 HEAD = struct.Struct("!IBII")
 PARALLEL = 64
@@ -111,13 +113,8 @@ async def serve(reader, writer, prefix):
 async def server(endpoint, prefix):
     def handle(reader, writer):
         return serve(reader, writer, prefix)
-    kind, _, where = endpoint.partition(":")
-    if kind == "unix":
-        listener = await asyncio.start_unix_server(handle, where, backlog=4096)
-    else:
-        host, _, port = where.rpartition(":")
-        listener = await asyncio.start_server(
-            handle, host.strip("[]"), int(port), backlog=4096)
+    listener = await asyncio.start_server(
+        handle, sock=carrier.listen(endpoint, 4096), backlog=4096)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     print("ready", flush=True)
@@ -130,14 +127,21 @@ async def server(endpoint, prefix):
 
 
 async def connect(endpoint):
-    kind, _, where = endpoint.partition(":")
+    family, address = carrier.resolve(endpoint)
     while True:
+        sock = socket.socket(family)
+        sock.setblocking(False)
         try:
-            if kind == "unix":
-                return await asyncio.open_unix_connection(where)
-            host, _, port = where.rpartition(":")
-            return await asyncio.open_connection(host.strip("[]"), int(port))
-        except BlockingIOError:  # a unix backlog that is full
+            if family == socket.AF_UNIX:
+                sock.connect(address)  # never under way: done, or refused
+            else:
+                await asyncio.get_running_loop().sock_connect(sock, address)
+            return await asyncio.open_connection(sock=sock)
+        except (BlockingIOError, ConnectionResetError):
+            sock.close()
+            # a backlog that is full: unix says the one, vsock the other
+            if family not in (socket.AF_UNIX, socket.AF_VSOCK):
+                raise
             await asyncio.sleep(0.001)
 
 

@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 
+from carrier import vsock_port
 from harness import (PROXY_BUILD, PYTHON, TIMEOUT, WORLD4, WORLD6, Daemon,
                      Enclave, full_path, listening, run, sh)
 
@@ -93,6 +94,8 @@ class Stage:
         if self.carrier == "unix":
             self._paths += 1
             return "unix:%s/out%d.sock" % (self.enclave.tmp, self._paths)
+        if self.carrier == "vsock":
+            return "vsock:local:%d" % vsock_port()
         return "%s:%d" % (self.enclave.endpoint.rpartition(":")[0],
                           self.world.port())
 
@@ -100,6 +103,8 @@ class Stage:
         """A carrier endpoint that the enclave listens on, without a port."""
         if self.carrier == "unix":
             return "unix:%s/in" % self.enclave.tmp
+        if self.carrier == "vsock":
+            return "vsock:local"
         host = self.enclave.endpoint.split(":")[1]
         return "tcp:%s2" % host[:-1]
 

@@ -12,9 +12,9 @@ from harness import HERE, PYTHON, TIMEOUT, Daemon, until
 from modeload import plan
 from modes import MODES
 
-COUNT = {"unix": 10000, "tcp": 2000}
+COUNT = {"unix": 10000, "tcp": 2000, "vsock": 2000}
 if os.environ.get("E2E_SANITIZER_LOG"):  # takes a multiple of the time
-    COUNT = {"unix": 2000, "tcp": 1000}
+    COUNT = {"unix": 2000, "tcp": 1000, "vsock": 1000}
 
 DST4 = "10.77.0.9"
 
@@ -40,9 +40,9 @@ class Server(Daemon):
 
 def carrier_endpoint(stage):
     """All of this is in one namespace, so a carrier is a socket of it."""
-    if stage.carrier == "unix":
-        return stage.outward()
-    return "tcp:127.0.0.1:%d" % stage.world.port()
+    if stage.carrier == "tcp":
+        return "tcp:127.0.0.1:%d" % stage.world.port()
+    return stage.outward()
 
 
 def parse(lines):
@@ -93,7 +93,8 @@ def test_load(stage, name):
         connect, listen = "tcp:%s:80" % DST4, carrier
         expect = b"\x04" + socket.inet_aton(DST4)[::-1] + b"\x50\x00"
     else:
-        place = carrier if stage.carrier == "unix" else "tcp:127.0.0.1"
+        place = {"unix": carrier, "tcp": "tcp:127.0.0.1",
+                 "vsock": "vsock:local"}[stage.carrier]
         args = ["-i", "127.0.0.1:0", "-v", place]
         connect = "tcp:%s:%d" % (DST4, port)
         listen = place + ("_%d" if stage.carrier == "unix" else ":%d") % port

@@ -6,8 +6,9 @@ import socket
 
 import pytest
 
+import carrier as carriers
 import modes
-from harness import PYTHON, WORLD4, until
+from harness import PYTHON, TIMEOUT, WORLD4, until
 from modes import LOOPBACK, WORLD, Postgres, Redis
 from servers import Nginx, Peer, echo, read_to_eof
 
@@ -87,6 +88,24 @@ except ConnectionResetError:
     until(lambda: ins.fds() <= before, "their fds are closed")
 
 
+@pytest.mark.parametrize("name", ["ip-to-vsock-transparent",
+                                  "transparent-port-to-vsock"])
+def test_redirected_into_itself(stage, name):
+    """A rule that catches the forward's own connection to its target as well: a
+    client must not take all fds with it."""
+    target = "tcp:192.0.2.50"
+    ins = stage.inside(name, "-i", "127.0.0.1:0", "-v", target + (
+        "" if name.startswith("transparent") else ":9"))
+    for dst in "192.0.2.50", WORLD4:
+        stage.sh(modes.redirect_rule("iptables", 4, dst, None, ins.port()))
+    before = ins.fds()
+    assert stage.run(modes.curl(WORLD4, 9)).rc in modes.REFUSED
+    until(lambda: "failed to connect to 192.0.2.50:9: that is the original "
+          "destination itself" in ins.log(), "it is logged")
+    until(lambda: ins.fds() <= before, "their fds are closed")
+    assert ins.log().count("Original destination: 192.0.2.50:9") == 1
+
+
 def test_no_conntrack(stage):
     """Without any rule there is nothing that could know: refused as well."""
     ins = stage.inside("ip-to-vsock-transparent", "-i", "127.0.0.1:0",
@@ -128,16 +147,10 @@ def test_rules(stage, nginx):
 def test_prefix_is_the_suites(stage):
     """What the carrier carries ahead of the payload, byte by byte."""
     got = []
-    kind, _, path = stage.outward().partition(":")
-    if kind == "unix":
-        listener = socket.socket(socket.AF_UNIX)
-        listener.bind(path)
-    else:
-        listener = socket.create_server((path.rpartition(":")[0], 0))
-        path = "%s:%d" % listener.getsockname()
-    listener.listen()
+    endpoint = stage.outward()
+    listener = carriers.listen(endpoint)
     ins = stage.inside("ip-to-vsock-transparent", "-i", "127.0.0.1:0",
-                       "-v", "%s:%s" % (kind, path))
+                       "-v", endpoint)
     stage.sh(modes.redirect_rule("iptables", 4, "93.184.216.34", None, ins.port()))
     stage.run([PYTHON, "-c", "import socket\n"
                "s = socket.create_connection(('93.184.216.34', 80), 20)\n"
@@ -153,18 +166,10 @@ def test_prefix_in_parts(stage, cut):
     """The host's side takes it however it comes, with payload behind it."""
     endpoint = stage.outward()
     out = stage.outside("vsock-to-ip-transparent", "-v", endpoint)
-    kind, _, where = endpoint.partition(":")
     with Peer(echo) as peer:
         data = (b"\x04" + socket.inet_aton(peer.host)[::-1] +
                 peer.port.to_bytes(2, "little") + b"payload")
-        if kind == "unix":
-            sock = socket.socket(socket.AF_UNIX)
-            sock.connect(where)
-        else:
-            host, _, port = where.rpartition(":")
-            sock = socket.create_connection((host, int(port)))
-        with sock:
-            sock.settimeout(20)
+        with carriers.connect(endpoint, TIMEOUT) as sock:
             before = out.fds()
             sock.sendall(data[:cut])
             until(lambda: out.fds() >= before, "it was accepted")
@@ -184,15 +189,7 @@ def test_prefix_in_parts(stage, cut):
 def test_bad_prefix(stage, bad, says):
     endpoint = stage.outward()
     out = stage.outside("vsock-to-ip-transparent", "-v", endpoint)
-    kind, _, where = endpoint.partition(":")
-    if kind == "unix":
-        sock = socket.socket(socket.AF_UNIX)
-        sock.connect(where)
-    else:
-        host, _, port = where.rpartition(":")
-        sock = socket.create_connection((host, int(port)))
-    with sock:
-        sock.settimeout(20)
+    with carriers.connect(endpoint, TIMEOUT) as sock:
         sock.sendall(bad)
         sock.shutdown(socket.SHUT_WR)
         try:

@@ -41,19 +41,20 @@ struct conn {
  * @away:      does not listen
  * @mute:      answers no request
  * @by_name:   reply to each hold- name, 0 to hold the port
- * @plain:     reply to each plain BIND, 0 to serve it
+ * @plain, @plain6: reply to each plain BIND of 0.0.0.0 or ::, 0 to serve it
  * @join:      reply to each join- name, 0 to serve it
  * @next_port: what a request for any port gets; goes up by one each time
- * @holds, @joins, @plains: requests seen
+ * @holds, @joins, @plains, @plains6: requests seen, of the last those of ::
  */
 struct host {
 	bool away;
 	bool mute;
 	enum socks5_reply by_name;
 	enum socks5_reply plain;
+	enum socks5_reply plain6;
 	enum socks5_reply join;
 	uint16_t next_port;
-	unsigned holds, joins, plains;
+	unsigned holds, joins, plains, plains6;
 	struct conn conns[HOST_CONNS];
 };
 
@@ -115,7 +116,13 @@ struct conn *host_find(enum conn_kind kind, uint16_t port);
 /** host_hang_up() - close a connection */
 void host_hang_up(struct conn *conn);
 
-/** host_reply2() - a second reply. Return: its length, 22 */
+/* The host's addresses, as clients reach them. */
+#define HOST4 "203.0.113.5"
+#define HOST6 "2001:db8:5::5"
+
+#define HOST_REPLY2_LEN (2 * SOCKS5_REPLY_V6_LEN)
+
+/** host_reply2() - a second and a third reply. Return: their length, 44 */
 size_t host_reply2(uint8_t *buf, const char *client, uint16_t port);
 
 /**

@@ -25,9 +25,12 @@
  "expected a CID that is a number below 2^32, 'any', 'host' " \
  "or 'local'"
 #define BAD_VSOCK_PORT "expected a vsock port, a number below 2^32"
-#define BAD_TCP_PORT   "expected a TCP port, a number below 65536"
-#define BAD_PATH       "expected an absolute path"
-#define LONG_PATH      "expected a path of at most 107 bytes"
+#define BAD_RANGE                                         \
+ "expected a range of at most 64 vsock ports, the lower " \
+ "one first"
+#define BAD_TCP_PORT "expected a TCP port, a number below 65536"
+#define BAD_PATH     "expected an absolute path"
+#define LONG_PATH    "expected a path of at most 107 bytes"
 #define BAD_HOST                                                 \
  "expected an IPv4 address, a host name, or an IPv6 address in " \
  "brackets"
@@ -54,6 +57,11 @@ static const struct {
 	{"vsock:4294967295:5", "vsock:any:5", ENDPOINT_VSOCK, UINT32_MAX, 5},
 	{"vsock:4294967294:5", NULL, ENDPOINT_VSOCK, UINT32_MAX - 1, 5},
 	{"vsock:003:08888", "vsock:3:8888", ENDPOINT_VSOCK, 3, 8888},
+	{"vsock:any:8888-8919", NULL, ENDPOINT_VSOCK, VMADDR_CID_ANY, 8888},
+	{"vsock:local:1-64", NULL, ENDPOINT_VSOCK, 1, 1},
+	{"vsock:3:7-7", "vsock:3:7", ENDPOINT_VSOCK, 3, 7},
+	{"vsock:3:4294967294-4294967295", NULL, ENDPOINT_VSOCK, 3,
+		UINT32_MAX - 1},
 	{"unix:/", NULL, ENDPOINT_UNIX, 0, 0, "/"},
 	{"unix:/run/p.sock", NULL, ENDPOINT_UNIX, 0, 0, "/run/p.sock"},
 	{"unix:/with:colon:1", NULL, ENDPOINT_UNIX, 0, 0, "/with:colon:1"},
@@ -116,6 +124,14 @@ static const struct {
 	{"vsock:3:-1", BAD_VSOCK_PORT},
 	{"vsock:3:1:2", BAD_VSOCK_PORT},
 	{"vsock:3:4294967296", BAD_VSOCK_PORT},
+	{"vsock:3:1-", BAD_RANGE},
+	{"vsock:3:2-1", BAD_RANGE},
+	{"vsock:3:1-65", BAD_RANGE},
+	{"vsock:3:1-2-3", BAD_RANGE},
+	{"vsock:3:1-x", BAD_RANGE},
+	{"vsock:3:1-4294967296", BAD_RANGE},
+	{"vsock:3:x-2", BAD_VSOCK_PORT},
+	{"vsock-mux:/a:1-2", BAD_VSOCK_PORT},
 	{"unix:", BAD_PATH},
 	{"unix:run/p.sock", BAD_PATH},
 	{"unix:@abstract", BAD_PATH},
@@ -406,6 +422,36 @@ START_TEST(sockaddr_of_none)
 }
 END_TEST
 
+/* Every port of it, none beside, and whatever the number. */
+START_TEST(pick_of_a_range)
+{
+	struct endpoint range, ep;
+	unsigned int seen = 0;
+
+	ck_assert_ptr_null(parse(&range, "vsock:3:8888-8895"));
+	for (uint32_t i = 0; i < 1000; i++) {
+		ep = range;
+		endpoint_pick(&ep, i * 2654435761u);
+		ck_assert_uint_eq(ep.more, 0);
+		ck_assert_uint_eq(ep.cid, 3);
+		ck_assert(ep.port >= 8888 && ep.port <= 8895);
+		seen |= 1u << (ep.port - 8888);
+	}
+	ck_assert_uint_eq(seen, 0xff);
+	ep = range;
+	ck_assert(endpoint_equal(&ep, &range));
+	ep.more--;
+	ck_assert(!endpoint_equal(&ep, &range));
+	ck_assert_ptr_null(parse(&ep, "vsock:3:1"));
+	endpoint_pick(&ep, 77);
+	ck_assert_uint_eq(ep.port, 1);
+	ck_assert_ptr_null(parse(&ep, "unix:/a"));
+	range = ep;
+	endpoint_pick(&ep, 77);
+	ck_assert(endpoint_equal(&ep, &range));
+}
+END_TEST
+
 /* ---- environment ---- */
 
 static void clear_env(void)
@@ -444,6 +490,9 @@ START_TEST(env_defaults)
 	check_env("vsock:3:8888");
 	setenv("PROXY_PARENT_PORT", "9999", 1);
 	check_env("vsock:3:9999");
+	setenv("PROXY_PARENT_PORT", "9999-10006", 1);
+	check_env("vsock:3:9999-10006");
+	setenv("PROXY_PARENT_PORT", "9999", 1);
 	setenv("PROXY_PARENT_CID", "16", 1);
 	check_env("vsock:16:9999");
 	unsetenv("PROXY_PARENT_PORT");
@@ -477,8 +526,7 @@ START_TEST(env_invalid)
 			"PROXY_PARENT_CID", "expected a number below 2^32");
 		setenv("PROXY_PARENT_CID", "3", 1);
 		setenv("PROXY_PARENT_PORT", numbers[i], 1);
-		check_bad_env(
-			"PROXY_PARENT_PORT", "expected a number below 2^32");
+		check_bad_env("PROXY_PARENT_PORT", BAD_VSOCK_PORT);
 	}
 	setenv("PROXY_ENDPOINT", "", 1);
 	check_bad_env("PROXY_ENDPOINT", ONE_OF);
@@ -570,6 +618,7 @@ static TCase *parse_case(void)
 	tcase_add_test(tc, format_none);
 	tcase_add_test(tc, sockaddr_of_each_kind);
 	tcase_add_test(tc, sockaddr_of_none);
+	tcase_add_test(tc, pick_of_a_range);
 	tcase_add_test(tc, uint_limits);
 	tcase_add_test(tc, uint_needs_no_nul);
 	return tc;

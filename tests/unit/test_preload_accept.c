@@ -580,6 +580,73 @@ START_TEST(test_vendor_away)
 }
 END_TEST
 
+/* ---- data ---- */
+
+static long run_bind(struct job *job)
+{
+	return tcp_bind(job->fd, "0.0.0.0", 80);
+}
+
+static long run_listen(struct job *job)
+{
+	return listen(job->fd, 5);
+}
+
+static void expect_no_data(int fd)
+{
+	char buf[200];
+	struct iovec iov = {.iov_base = buf, .iov_len = sizeof(buf)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+
+	expect_errno(recv(fd, buf, 1, 0), ENOTCONN);
+	expect_errno(recv(fd, buf, 1, MSG_PEEK), ENOTCONN);
+	expect_errno(read(fd, buf, sizeof(buf)), ENOTCONN);
+	expect_errno(recvmsg(fd, &msg, 0), ENOTCONN);
+	expect_errno(send(fd, "x", 1, MSG_NOSIGNAL), EPIPE);
+	expect_errno(sendmsg(fd, &msg, MSG_NOSIGNAL), EPIPE);
+	atomic_store(&signals, 0);
+	expect_errno(write(fd, "x", 1), EPIPE);
+	ck_assert_int_eq(atomic_load(&signals), 1);
+}
+
+/* No stream: what the vendor sends is not the application's to read, nor has
+ * that anything to say to it. Programs do ask: Python's ssl module reads from
+ * each socket that it is to wrap, listening ones too. */
+START_TEST(test_no_data)
+{
+	struct vendor_request req;
+	struct job job;
+	int control, client, copy, fd = tcp(AF_INET, SOCK_CLOEXEC);
+
+	signal(SIGPIPE, on_signal);
+	job_start(&job, run_bind, fd, NULL);
+	control = vendor_binds(&req, 0, 0);
+	expect_ok(job_join(&job));
+	expect_no_data(fd);
+	job_start(&job, run_listen, fd, NULL);
+	vendor_listens(control, 0);
+	expect_ok(job_join(&job));
+	expect_no_data(fd);
+	client = vendor_client(control, FAR4, FAR4_OTHER);
+	copy = dup(fd);
+	expect_no_data(copy);
+	fd_set_nonblock(fd, true);
+	expect_no_data(fd);
+	closefd(&copy);
+	copy = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+	expect_talk(copy, client);
+	closefd(&copy);
+	closefd(&client);
+	closefd(&fd);
+	/* The number is another socket's now. */
+	copy = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+	expect_errno(recv(copy, NULL, 0, 0), EAGAIN);
+	closefd(&copy);
+	vendor_gone(&control);
+	signal(SIGPIPE, SIG_DFL);
+}
+END_TEST
+
 /* ---- shutdown() ---- */
 
 START_TEST(test_shutdown)
@@ -662,6 +729,7 @@ static Suite *suite(void)
 	tcase_add_test(tc, test_nonsense);
 	tcase_add_test(tc, test_prefork);
 	tcase_add_test(tc, test_last_owner);
+	tcase_add_test(tc, test_no_data);
 	tc = stage_case(s, "recovery");
 	tcase_add_loop_test(tc, test_rejoin, 0, 2);
 	tcase_add_test(tc, test_rejoin_after_clients);

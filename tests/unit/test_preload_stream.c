@@ -278,6 +278,8 @@ START_TEST(test_error_queue)
 	expect_errno(recvmsg(fd, &vec.msg_hdr, MSG_ERRQUEUE), EAGAIN);
 	expect_errno(recvmmsg(fd, &vec, 1, MSG_ERRQUEUE, NULL), EAGAIN);
 	if (_i) {
+		expect_errno(recv(fd, buf, 8, MSG_OOB), EINVAL);
+		expect_errno(recvmsg(fd, &vec.msg_hdr, MSG_OOB), EINVAL);
 		hear(fd, "data");
 		closefd(&remote);
 	} else {
@@ -311,7 +313,7 @@ START_TEST(test_old_fionread)
 	expect_ok(pipe2(pipefd, O_CLOEXEC));
 	refuse(SYS_ioctl, 1, FIONREAD, _i ? ENOTTY : EOPNOTSUPP);
 	if (_i == 2) /* before 5.5 */
-		refuse(SYS_recvfrom, 3, MSG_PEEK, EOPNOTSUPP);
+		refuse(SYS_recvmsg, 2, MSG_PEEK, EOPNOTSUPP);
 	errno = E2BIG;
 	expect_ok(ioctl(fd, FIONREAD, &queued));
 	ck_assert_int_eq(errno, E2BIG);
@@ -319,6 +321,9 @@ START_TEST(test_old_fionread)
 	say(remote, "seven..");
 	expect_ok(ioctl(fd, FIONREAD, &queued));
 	ck_assert_int_eq(queued, _i == 2 ? 1 : 7);
+	ck_assert_int_eq(send(remote, big, sizeof(big), 0), sizeof(big));
+	expect_ok(ioctl(fd, FIONREAD, &queued));
+	ck_assert_int_eq(queued, _i == 2 ? 1 : 7 + (int)sizeof(big));
 	expect_errno(ioctl(fd, FIONREAD, (int *)8), EFAULT);
 	expect_errno(
 		ioctl(pipefd[0], FIONREAD, &queued), _i ? ENOTTY : EOPNOTSUPP);

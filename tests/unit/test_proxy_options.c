@@ -74,6 +74,8 @@ static const struct {
 	{"--port=5", {"vsock:any:5"}},
 	{"--listen unix:/a", {"unix:/a"}},
 	{"-l unix:/a --listen=tcp:[::1]:0", {"unix:/a", "tcp:[::1]:0"}},
+	{"-l vsock:any:5-6 -l unix:/a",
+		{"vsock:any:5", "vsock:any:6", "unix:/a"}},
 	{"-lunix:/a -t", {"unix:/a", "tcp:0.0.0.0:8888"}},
 	{"-l unix:/a -p 1", {"unix:/a", "vsock:any:1"}},
 };

@@ -105,6 +105,60 @@ START_TEST(test_listen_opens_the_pool)
 }
 END_TEST
 
+/* listen() returns when the host listens, and whoever connects then is let in:
+ * not while the first standby connection is under way. */
+START_TEST(test_listen_waits_for_the_host)
+{
+	struct vendor_request req;
+	struct vendor_result res;
+	int control;
+
+	worker_start();
+	control = front_bind("0.0.0.0", 8080, 0, NULL);
+	host.mute = true;
+	vendor_request_init(&req, VENDOR_LISTEN);
+	front_more(control, &req);
+	UNTIL(host_count(CONN_MUTE, 8080) >= 1);
+	worker_settle();
+	ck_assert(!front_pending(control));
+	host.mute = false;
+	while (host_count(CONN_MUTE, 0) > 0)
+		host_hang_up(host_find(CONN_MUTE, 0));
+	/* A host proxy that fails then is no error: it is tried again. */
+	ck_assert_int_eq(front_answer(control, VENDOR_LISTEN, &res), 0);
+	UNTIL(host_count(CONN_JOIN, 8080) == CONFIG_POOL_LOW);
+	closefd(&control);
+}
+END_TEST
+
+/* A client that is faster than the answer comes behind it. */
+START_TEST(test_listen_is_answered_first)
+{
+	struct vendor_request req;
+	struct vendor_result res;
+	struct conn *join;
+	uint8_t buf[64];
+	size_t len = host_reply2(buf, "192.0.2.9", 1000);
+	int control, client, conn;
+
+	worker_start();
+	control = front_bind("0.0.0.0", 8080, 0, NULL);
+	vendor_request_init(&req, VENDOR_LISTEN);
+	front_more(control, &req);
+	UNTIL((join = host_find(CONN_JOIN, 8080)));
+	client = join->fd;
+	join->kind = CONN_NONE;
+	host_send(client, buf, len);
+	worker_settle();
+	ck_assert_int_eq(front_answer(control, VENDOR_LISTEN, &res), 0);
+	conn = front_accept(control, &res);
+	expect_talk(client, conn);
+	closefd(&conn);
+	closefd(&client);
+	closefd(&control);
+}
+END_TEST
+
 /* ---- errors ---- */
 
 static const struct {
@@ -145,6 +199,43 @@ START_TEST(test_errors)
 	ck_assert_int_eq(errno, errors[_i].err);
 	ck_assert_int_eq(host.holds, 1);
 	ck_assert_int_eq(host.plains, errors[_i].plains);
+}
+END_TEST
+
+/* IPv6 only, and the host has none or knows no names: which it is, plain BIND
+ * of :: tells. Never is a port opened to IPv4 where the host has no IPv6. */
+static const struct {
+	enum socks5_reply by_name, plain6, plain;
+	unsigned plains6, plains;
+	int err;
+} v6_errors[] = {
+	{SOCKS5_HOST_UNREACHABLE, SOCKS5_HOST_UNREACHABLE, 0, 1, 1,
+		EADDRNOTAVAIL},
+	{SOCKS5_HOST_UNREACHABLE, SOCKS5_REFUSED, 0, 1, 1, EADDRINUSE},
+	{SOCKS5_HOST_UNREACHABLE, 0, SOCKS5_REFUSED, 1, 1, 0},
+	{SOCKS5_HOST_UNREACHABLE, SOCKS5_ATYP_NOT_SUPPORTED, 0, 1, 2, 0},
+	{SOCKS5_HOST_UNREACHABLE, SOCKS5_GENERAL_FAILURE, SOCKS5_NOT_ALLOWED, 1,
+		2, EACCES},
+	{SOCKS5_ATYP_NOT_SUPPORTED, SOCKS5_REFUSED, 0, 0, 1, 0},
+};
+
+START_TEST(test_v6only_plain)
+{
+	int control;
+
+	worker_start();
+	grow_up();
+	host.by_name = v6_errors[_i].by_name;
+	host.plain6 = v6_errors[_i].plain6;
+	host.plain = v6_errors[_i].plain;
+	control = front_bind("::", 8080, VENDOR_V6ONLY, NULL);
+	if (v6_errors[_i].err)
+		ck_assert_int_eq(errno, v6_errors[_i].err);
+	ck_assert_int_eq(control == -1, v6_errors[_i].err != 0);
+	ck_assert_int_eq(host.plains6, v6_errors[_i].plains6);
+	ck_assert_int_eq(host.plains, v6_errors[_i].plains);
+	closefd_if(&control);
+	UNTIL(host_count(CONN_PLAIN, 0) == 0);
 }
 END_TEST
 
@@ -689,7 +780,10 @@ static void add_worker_tests(TCase *tc)
 	LOOP_TEST(tc, test_scope, scopes);
 	tcase_add_test(tc, test_port_as_asked);
 	tcase_add_test(tc, test_listen_opens_the_pool);
+	tcase_add_test(tc, test_listen_waits_for_the_host);
+	tcase_add_test(tc, test_listen_is_answered_first);
 	LOOP_TEST(tc, test_errors, errors);
+	LOOP_TEST(tc, test_v6only_plain, v6_errors);
 	tcase_add_test(tc, test_loopback_is_never_plain);
 	tcase_add_test(tc, test_port_zero_bound);
 	tcase_add_test(tc, test_release_is_slow);

@@ -145,7 +145,7 @@ void show_poll(int fd, short events, int ms)
 
 void read_all(int fd, size_t len)
 {
-	char buf[4096];
+	char buf[32768];
 
 	/* bounded by the SO_RCVTIMEO of the caller's patience: 20 s in all */
 	for (int i = 0; i < 20000; i++) {

@@ -189,6 +189,15 @@ void diff_data(void)
 	T(memcmp(buf, "789", 3));
 	T(ioctl(fd, FIONREAD, &queued));
 	T(queued);
+	{
+		static char much[20000];
+
+		T(send(fd, much, sizeof(much), 0));
+		read_all(fd, sizeof(much));
+		T(ioctl(fd, FIONREAD, &queued));
+		T(queued);
+		T(recv(fd, much, sizeof(much), 0));
+	}
 
 	note("vectors");
 	T(writev(fd, out, 2));
@@ -210,7 +219,7 @@ void diff_data(void)
 	T(recv(fd, buf, 11, MSG_WAITALL));
 	T(memcmp(buf, "firstsecond", 11));
 	{
-		static char big[512 * 1024];
+		static char big[1024 * 1024];
 		pid_t pid = fork();
 
 		/* beyond the buffer of any carrier */
