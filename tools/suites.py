@@ -207,8 +207,9 @@ def pytest(log, name, build_path, options=(), env=None, machine=None):
 def pytest_run(log, name, build_path, options, env, machine):
     """Return how many passed, and the names of those that did not."""
     xml = os.path.join(OUT, "logs", name + ".xml")
-    if os.path.exists(xml):
-        os.unlink(xml)
+    for old in (xml, VM_OUT + VM_XML):
+        if os.path.exists(old):
+            os.unlink(old)
     env = dict({"BUILD": build_path}, **(env or {}))
     argv = aslr_wrap(env) + [
         PYTHON, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q",
@@ -312,16 +313,11 @@ VM_OUT = os.path.join(OUT, "vm-out")
 VM_XML = "/out/results.xml"
 
 
-def vm_machine(kernel=None):
-    """A function that makes an argv, with its environment, one that runs in
-    the virtual machine."""
-    def machine(argv, env):
-        where = ["tests/vm/run", "-t", "2400", "-m", "3072"]
-        if kernel:
-            where += ["-k", kernel]
-        inside = ["%s=%s" % item for item in sorted(env.items())]
-        return where + ["env"] + inside + argv, {"VM_OUT": VM_OUT + "/out"}
-    return machine
+def in_vm(argv, env):
+    """Make an argv, with its environment, one that runs in the virtual machine."""
+    inside = ["%s=%s" % item for item in sorted(env.items())]
+    return (["tests/vm/run", "-t", "2400", "-m", "3072", "env"] + inside + argv,
+            {"VM_OUT": VM_OUT + "/out"})
 
 
 def vm_env(log):
@@ -329,14 +325,14 @@ def vm_env(log):
     timeout is longer by what the emulation costs."""
     programs = os.path.join(OUT, "vm-programs")
     log.run([PYTHON, "-B", "tests/e2e/compiled.py", programs])
-    return {"E2E_COMPILED": programs, "E2E_TIMEOUT": "240"}
+    return {"E2E_COMPILED": programs, "E2E_TIMEOUT": "120"}
 
 
 def suite_vm(log, args):
     """Over vsock, in a virtual machine with Debian's kernel."""
     path = build(log, "gcc")
     options = ["--carrier=vsock"] + ["tests/e2e/" + name for name in VM_E2E]
-    return pytest(log, "vm", path, options, vm_env(log), vm_machine())
+    return pytest(log, "vm", path, options, vm_env(log), in_vm)
 
 
 # ---- sanitizers ----
@@ -494,8 +490,14 @@ def suite_cppcheck(log, args):
 
 def suite_shell(log, args):
     """The scripts parse."""
-    scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run"]
-    return each_file(log, scripts, lambda name: ["sh", "-n", name])
+    scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run",
+               "tests/vm/run", "tests/vm/kernel", "tests/vm/initramfs",
+               "tests/vm/init", "tests/vm/bench"]
+
+    def command(name):
+        with open(os.path.join(ROOT, name), encoding="utf-8") as script:
+            return [script.readline().rstrip().removeprefix("#!"), "-n", name]
+    return each_file(log, scripts, command)
 
 
 # ---- the exported symbols ----
