@@ -4,7 +4,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "proxy/accept.h"
-#include "proxy/list.h"
+#include "common/list.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -226,7 +226,7 @@ leave:
 static void on_accept(struct ev_loop *loop, ev_io *io, int revents)
 {
 	struct acceptors *as = io->data;
-	struct acceptor *a = list_of(io, struct acceptor, io);
+	struct acceptor *a = list_entry(io, struct acceptor, io);
 
 	assert(as->magic == ACCEPTORS_MAGIC);
 	for (int i = 0; i < ACCEPT_BATCH; i++)
