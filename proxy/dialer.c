@@ -46,6 +46,10 @@
 #define MUX_OK         "OK "
 #define MUX_NOT_A_PORT "the vsock multiplexer did not answer OK"
 
+#define WOULD_LOOP                                                           \
+ "that is the original destination itself, it would come back here; exempt " \
+ "it from redirection"
+
 static bool try_again(int err)
 {
 	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
@@ -117,6 +121,13 @@ static bool try_addresses(
 
 	assert(nr <= CONNECT_ADDRS_MAX);
 	for (size_t i = 0; i < nr; i++) {
+		struct ip_port plain = addrs[i];
+
+		ip_port_unmap(&plain);
+		if (d->never && ip_port_equal(&plain, d->never)) {
+			d->why = WOULD_LOOP;
+			return finish(d, ELOOP);
+		}
 		if (d->rules && !rules_allow(d->rules, &addrs[i]))
 			continue;
 		allowed[nr_allowed] = addrs[i];
@@ -335,6 +346,7 @@ void dialer_init(struct dialer *d, struct ev_loop *loop,
 	d->family = AF_UNSPEC;
 	d->err = 0;
 	d->why = NULL;
+	d->never = NULL;
 	d->loop = loop;
 	d->resolver = resolver;
 	d->query = NULL;

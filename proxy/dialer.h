@@ -37,6 +37,8 @@ enum dialer_state {
  * @family: of @fd
  * @err:    0, or the errno to report
  * @why:    text for a log line if there is more to say than @err does, or NULL
+ * @never:  NULL, or an IP address (unmapped) that a TCP endpoint must not have,
+ *          or it fails with ELOOP. Set by the owner before it starts
  * @rest, @rest_len: bytes that the other end has sent already, beyond its
  *          answer (vsock-mux only)
  * The rest is the module's.
@@ -48,6 +50,7 @@ struct dialer {
 	sa_family_t family;
 	int err;
 	const char *why;
+	const struct ip_port *never;
 	struct ev_loop *loop;
 	struct resolver *resolver;
 	const struct rules *rules;

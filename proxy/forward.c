@@ -42,6 +42,11 @@
  * for that); anything else, payload above all, is for the relay to find. After
  * that look nobody waits on the socket, or it would be readable all the time.
  *
+ * Going round in circles. A redirection that catches too much brings our own
+ * connection to a TCP target back to us, as one whose original destination is
+ * that target: connecting once more would go on until there are no fds left.
+ * So what was redirected is never connected to its own original destination.
+ *
  * Refusal. There is no dialogue in which to say no, so it is said as TCP does:
  * the client's connection is reset, where its family can express that.
  *
@@ -120,7 +125,7 @@ static bool try_again(int err)
 
 static void forward_destroy(struct reap *reap)
 {
-	struct forward *f = list_of(reap, struct forward, reap);
+	struct forward *f = list_entry(reap, struct forward, reap);
 
 	assert(f->magic == FORWARD_MAGIC && f->state == FORWARD_GONE);
 	f->magic = 0;
@@ -382,6 +387,8 @@ static void start_dialling(struct forward *f)
 			service_text(&ep, text, sizeof(text)));
 	}
 	f->state = FORWARD_DIALLING;
+	if (config->mode->learn == LEARN_REDIRECT)
+		f->dialer.never = &f->dst;
 	if (dialer_start(&f->dialer, &ep,
 		    config->mode->learn == LEARN_PREFIX ? &config->rules : NULL,
 		    on_dialled, f)) {
@@ -572,7 +579,7 @@ int forward_new(struct client_env *env, struct service *service, int fd)
 	f->deadline.data = f;
 	dialer_init(&f->dialer, env->loop, env->resolver, env->budget);
 	list_init(&f->link);
-	list_add(&env->forwards, &f->link);
+	list_add_tail(&env->forwards, &f->link);
 	env->nr++;
 	begin(f);
 	return 0;
@@ -581,5 +588,6 @@ int forward_new(struct client_env *env, struct service *service, int fd)
 void forward_abort_all(struct client_env *env)
 {
 	while (!list_empty(&env->forwards))
-		forward_end(list_of(env->forwards.next, struct forward, link));
+		forward_end(
+			list_entry(env->forwards.next, struct forward, link));
 }

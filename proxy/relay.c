@@ -31,12 +31,11 @@
  * turns. (Waiting is level-triggered: nothing is assumed about what a short
  * read means, which differs between vsock transports.)
  *
- * Back-pressure. What the sink did not take is "held": copied into a buffer of
- * its exact size or, when that is much, the scratch buffer itself changes
- * hands and the loop gets another. While a direction holds bytes its source is
- * not read, so it holds at most one scratch buffer. When the sink becomes
- * writable the rest is sent, and the source is read once more in the same turn
- * so that a steady stream against a steady brake needs no epoll_ctl().
+ * Back-pressure. What the sink did not take is "held", see held.h. While a
+ * direction holds bytes its source is not read, so it holds at most one scratch
+ * buffer. When the sink becomes writable the rest is sent, and the source is
+ * read once more in the same turn so that a steady stream against a steady
+ * brake needs no epoll_ctl().
  *
  * State is a set of event bits, changed by relay_event() alone:
  *
@@ -100,10 +99,6 @@
 /* Linux' own tcp_fin_timeout, for the same situation. */
 #define GONE_AFTER 60.0 /* seconds */
 
-/* A leftover of at least this part of the scratch buffer takes the buffer
- * along instead of being copied. */
-#define STEAL_PART 4
-
 #define FIN_RCVD(side)  (1u << (side))
 #define FIN_SENT(side)  (1u << (2 + (side)))
 #define SINK_GONE(side) (1u << (4 + (side)))
@@ -129,9 +124,7 @@ _Static_assert(1u << (sizeof(event_names) / sizeof(event_names[0]) - 1) ==
 /**
  * struct relay_side - one socket and the direction that comes from it
  * @io:       watches @fd for @mask; its data is the relay
- * @held:     bytes from this side that the other did not take yet, or NULL
- * @held_off, @held_len: where they start in @held, and how many they are
- * @held_big: @held is a buffer of scratch size
+ * @held:     bytes from this side that the other did not take yet
  * @mask:     EV_READ and EV_WRITE as last set
  * @family:   of the socket
  * @fd:       -1 once closed
@@ -139,14 +132,11 @@ _Static_assert(1u << (sizeof(event_names) / sizeof(event_names[0]) - 1) ==
  */
 struct relay_side {
 	ev_io io;
-	uint8_t *held;
-	uint32_t held_off;
-	uint32_t held_len;
+	struct held held;
 	uint64_t bytes;
 	int fd;
 	sa_family_t family;
 	uint8_t mask;
-	bool held_big;
 };
 
 /**
@@ -189,62 +179,10 @@ static void relay_event(struct relay *r, uint32_t event)
 		event_names[__builtin_ctz(event)]);
 }
 
-/* ---- what is held ---- */
-
 /* Let go of what is held from @side. */
-static void held_drop(struct relay *r, int side)
+static void drop(struct relay *r, int side)
 {
-	struct relay_group *g = r->group;
-	struct relay_side *s = &r->side[side];
-
-	if (s->held_big && g->nr_spare < RELAY_SPARES)
-		g->spare[g->nr_spare++] = s->held;
-	else
-		free(s->held);
-	s->held = NULL;
-	s->held_len = s->held_off = 0;
-	s->held_big = false;
-}
-
-/* Give the scratch buffer away and put another in its place. */
-static uint8_t *scratch_steal(struct relay_group *g)
-{
-	uint8_t *fresh =
-		g->nr_spare ? g->spare[--g->nr_spare] : malloc(g->scratch_size);
-	uint8_t *stolen = g->scratch;
-
-	if (!fresh)
-		return NULL;
-	g->scratch = fresh;
-	return stolen;
-}
-
-/* Hold @len bytes at @data from @side. Return: 0, or -1 without memory. */
-static int held_set(struct relay *r, int side, const uint8_t *data, size_t len)
-{
-	struct relay_group *g = r->group;
-	struct relay_side *s = &r->side[side];
-	bool in_scratch =
-		data >= g->scratch && data < g->scratch + g->scratch_size;
-	uint8_t *was = g->scratch;
-
-	assert(!s->held && len > 0 && len <= g->scratch_size);
-	if (in_scratch && len >= g->scratch_size / STEAL_PART) {
-		s->held = scratch_steal(g);
-		s->held_off = (uint32_t)(data - was);
-		s->held_big = true;
-	} else {
-		s->held = malloc(len);
-		if (s->held)
-			memcpy(s->held, data, len);
-	}
-	if (!s->held) {
-		s->held_off = 0;
-		s->held_big = false;
-		return -1;
-	}
-	s->held_len = (uint32_t)len;
-	return 0;
+	held_drop(&r->side[side].held, &r->group->scratch);
 }
 
 /* ---- the end ---- */
@@ -269,7 +207,7 @@ void relay_arm_reset(int fd, sa_family_t family)
 
 static void relay_destroy(struct reap *reap)
 {
-	struct relay *r = list_of(reap, struct relay, reap);
+	struct relay *r = list_entry(reap, struct relay, reap);
 
 	assert(r->magic == RELAY_MAGIC && (r->events & CLOSED));
 	r->magic = 0;
@@ -292,7 +230,7 @@ static void relay_close(struct relay *r, int err)
 		struct relay_side *s = &r->side[side];
 
 		ev_io_stop(g->loop, &s->io);
-		held_drop(r, side);
+		drop(r, side);
 		if (err)
 			relay_arm_reset(s->fd, s->family);
 		closefd(&s->fd);
@@ -323,7 +261,7 @@ static void sink_gone(struct relay *r, int side, int err)
 	log_debug("conn %" PRIu64 ": write to side %d: %s", r->id, side,
 		log_strerror(err));
 	relay_event(r, SINK_GONE(side));
-	held_drop(r, !side);
+	drop(r, !side);
 	tell_done(r, !side, err);
 }
 
@@ -358,7 +296,8 @@ static void deliver(struct relay *r, int side, const uint8_t *data, size_t len)
 
 	if (n == -1 || (size_t)n == len)
 		return;
-	if (held_set(r, side, data + n, len - (size_t)n) == -1)
+	if (held_set(&r->side[side].held, &r->group->scratch, data + n,
+		    len - (size_t)n) == -1)
 		relay_close(r, ENOMEM);
 }
 
@@ -368,11 +307,12 @@ static void deliver(struct relay *r, int side, const uint8_t *data, size_t len)
 static void forward(struct relay *r, int side)
 {
 	struct relay_side *s = &r->side[side];
-	ssize_t n = recv(s->fd, r->group->scratch, r->group->scratch_size, 0);
+	const struct scratch *scratch = &r->group->scratch;
+	ssize_t n = recv(s->fd, scratch->buf, scratch->size, 0);
 
 	if (n > 0) {
 		s->bytes += (uint64_t)n;
-		deliver(r, side, r->group->scratch, (size_t)n);
+		deliver(r, side, scratch->buf, (size_t)n);
 	} else if (n == 0 ||
 		   (errno == ENOTCONN && (r->events & FIN_SENT(side)))) {
 		relay_event(r, FIN_RCVD(side));
@@ -384,15 +324,11 @@ static void forward(struct relay *r, int side)
 /* Write what is held from @side. */
 static void flush_held(struct relay *r, int side)
 {
-	struct relay_side *s = &r->side[side];
-	ssize_t n = sink_write(r, !side, s->held + s->held_off, s->held_len);
+	struct held *h = &r->side[side].held;
+	ssize_t n = sink_write(r, !side, h->buf + h->off, h->len);
 
-	if (n == -1)
-		return;
-	s->held_off += (uint32_t)n;
-	s->held_len -= (uint32_t)n;
-	if (s->held_len == 0)
-		held_drop(r, side);
+	if (n != -1)
+		held_take(h, &r->group->scratch, (size_t)n);
 }
 
 /* ---- from state to effects ---- */
@@ -403,9 +339,9 @@ static uint8_t wanted(const struct relay *r, int side)
 	uint8_t mask = 0;
 
 	if (!(r->events & (FIN_RCVD(side) | SINK_GONE(!side))) &&
-		r->side[side].held_len == 0)
+		r->side[side].held.len == 0)
 		mask |= EV_READ;
-	if (r->side[!side].held_len > 0)
+	if (r->side[!side].held.len > 0)
 		mask |= EV_WRITE;
 	return mask;
 }
@@ -433,7 +369,7 @@ static void set_watched(struct relay *r, bool watched)
 		return;
 	r->watched = watched;
 	list_del(&r->link);
-	list_add(watched ? &g->watched : &g->steady, &r->link);
+	list_add_tail(watched ? &g->watched : &g->steady, &r->link);
 	if (watched && !ev_is_active(&g->sweep)) {
 		g->sweep.repeat = g->sweep_every;
 		ev_timer_again(g->loop, &g->sweep);
@@ -443,7 +379,7 @@ static void set_watched(struct relay *r, bool watched)
 /* Tell !@side that @side's stream has ended, once all of it was passed on. */
 static void pass_fin(struct relay *r, int side)
 {
-	if (!(r->events & FIN_RCVD(side)) || r->side[side].held_len > 0 ||
+	if (!(r->events & FIN_RCVD(side)) || r->side[side].held.len > 0 ||
 		(r->events & (FIN_SENT(!side) | SINK_GONE(!side))))
 		return;
 	/* Where this is the last there is to say, close() says it as well: it
@@ -464,7 +400,7 @@ static void pass_fin(struct relay *r, int side)
 static bool spent(const struct relay *r, int side)
 {
 	return (r->events & SINK_GONE(side)) && (r->events & FIN_RCVD(side)) &&
-	       r->side[side].held_len == 0;
+	       r->side[side].held.len == 0;
 }
 
 /*
@@ -499,7 +435,7 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 	assert(r->magic == RELAY_MAGIC && !(r->events & CLOSED));
 	side = w == &r->side[1].io;
 	assert(w == &r->side[side].io);
-	if ((revents & EV_WRITE) && r->side[!side].held_len > 0) {
+	if ((revents & EV_WRITE) && r->side[!side].held.len > 0) {
 		flush_held(r, !side);
 		if (wanted(r, !side) & EV_READ)
 			forward(r, !side);
@@ -575,7 +511,7 @@ static void on_sweep(struct ev_loop *loop, ev_timer *w, int revents)
 	/* Sweeping a relay takes at most itself off the list. */
 	for (link = g->watched.next; link != &g->watched; link = next) {
 		next = link->next;
-		sweep_relay(list_of(link, struct relay, link), ev_now(loop));
+		sweep_relay(list_entry(link, struct relay, link), ev_now(loop));
 	}
 	if (list_empty(&g->watched))
 		ev_timer_stop(loop, w);
@@ -618,13 +554,11 @@ int relay_group_init(struct relay_group *g, struct ev_loop *loop,
 {
 	assert(size >= RELAY_BUFFER_MIN && size <= RELAY_BUFFER_MAX);
 	memset(g, 0, sizeof(*g));
-	g->scratch = malloc(size);
-	if (!g->scratch)
+	if (scratch_init(&g->scratch, size) == -1)
 		return -1;
 	g->magic = RELAY_GROUP_MAGIC;
 	g->loop = loop;
 	g->reaper = reaper;
-	g->scratch_size = size;
 	list_init(&g->steady);
 	list_init(&g->watched);
 	ev_init(&g->sweep, on_sweep);
@@ -644,7 +578,7 @@ void relay_group_abort(struct relay_group *g)
 	for (size_t i = 0; i < 2; i++)
 		while (!list_empty(lists[i]))
 			relay_abort(
-				list_of(lists[i]->next, struct relay, link));
+				list_entry(lists[i]->next, struct relay, link));
 }
 
 void relay_group_free(struct relay_group *g)
@@ -652,9 +586,7 @@ void relay_group_free(struct relay_group *g)
 	assert(g->magic == RELAY_GROUP_MAGIC);
 	assert(g->nr == 0);
 	ev_timer_stop(g->loop, &g->sweep);
-	while (g->nr_spare)
-		free(g->spare[--g->nr_spare]);
-	free(g->scratch);
+	scratch_free(&g->scratch);
 	g->magic = 0;
 }
 
@@ -683,7 +615,7 @@ struct relay *relay_new(struct relay_group *g, const struct relay_sock sock[2],
 	ev_init(&r->idle, on_idle);
 	r->idle.data = r;
 	list_init(&r->link);
-	list_add(&g->steady, &r->link);
+	list_add_tail(&g->steady, &r->link);
 	g->nr++;
 	return r;
 }
@@ -691,25 +623,15 @@ struct relay *relay_new(struct relay_group *g, const struct relay_sock sock[2],
 void relay_feed(struct relay *r, int from, const void *data, size_t len)
 {
 	struct relay_side *s = &r->side[from];
-	uint8_t *more;
 
-	assert(r->magic == RELAY_MAGIC && !s->held_big);
+	assert(r->magic == RELAY_MAGIC);
 	if (len == 0 || (r->events & (CLOSED | SINK_GONE(!from))))
 		return;
 	s->bytes += len;
-	if (s->held_len == 0) {
+	if (s->held.len == 0)
 		deliver(r, from, data, len);
-		return;
-	}
-	assert(s->held_off == 0);
-	more = realloc(s->held, s->held_len + len);
-	if (!more) {
+	else if (held_append(&s->held, data, len) == -1)
 		relay_close(r, ENOMEM);
-		return;
-	}
-	memcpy(more + s->held_len, data, len);
-	s->held = more;
-	s->held_len += (uint32_t)len;
 }
 
 void relay_run(struct relay *r)

@@ -10,7 +10,8 @@
  * relay.c opens with the theory of operation.
  */
 
-#include "proxy/list.h"
+#include "proxy/held.h"
+#include "common/list.h"
 #include "proxy/reap.h"
 
 #include <errno.h>
@@ -23,14 +24,12 @@
 #define RELAY_BUFFER_DEFAULT ((size_t)256 * 1024)
 #define RELAY_BUFFER_MIN     1024
 #define RELAY_BUFFER_MAX     ((size_t)16 * 1024 * 1024)
-#define RELAY_SPARES         8
 
 struct relay;
 
 /**
  * struct relay_group - the relays of one event loop, and what they share
- * @scratch, @scratch_size: bytes pass through this buffer in one go
- * @spare, @nr_spare: buffers of that size that slow sinks are done with
+ * @scratch: bytes pass through its buffer in one go
  * @steady:  relays that wait for both sides to send
  * @watched: relays with a side that is not waited for, which @sweep looks at
  * @sweep_every, @gone_after: seconds; may be changed before the first relay
@@ -41,10 +40,7 @@ struct relay_group {
 	uint32_t magic;
 	struct ev_loop *loop;
 	struct reaper *reaper;
-	uint8_t *scratch;
-	size_t scratch_size;
-	uint8_t *spare[RELAY_SPARES];
-	unsigned int nr_spare;
+	struct scratch scratch;
 	struct list steady;
 	struct list watched;
 	ev_timer sweep;

@@ -88,6 +88,24 @@ except ConnectionResetError:
     until(lambda: ins.fds() <= before, "their fds are closed")
 
 
+@pytest.mark.parametrize("name", ["ip-to-vsock-transparent",
+                                  "transparent-port-to-vsock"])
+def test_redirected_into_itself(stage, name):
+    """A rule that catches the forward's own connection to its target as well: a
+    client must not take all fds with it."""
+    target = "tcp:192.0.2.50"
+    ins = stage.inside(name, "-i", "127.0.0.1:0", "-v", target + (
+        "" if name.startswith("transparent") else ":9"))
+    for dst in "192.0.2.50", WORLD4:
+        stage.sh(modes.redirect_rule("iptables", 4, dst, None, ins.port()))
+    before = ins.fds()
+    assert stage.run(modes.curl(WORLD4, 9)).rc in modes.REFUSED
+    until(lambda: "failed to connect to 192.0.2.50:9: that is the original "
+          "destination itself" in ins.log(), "it is logged")
+    until(lambda: ins.fds() <= before, "their fds are closed")
+    assert ins.log().count("Original destination: 192.0.2.50:9") == 1
+
+
 def test_no_conntrack(stage):
     """Without any rule there is nothing that could know: refused as well."""
     ins = stage.inside("ip-to-vsock-transparent", "-i", "127.0.0.1:0",

@@ -95,11 +95,51 @@ def test_servers_of_the_host_in_turn(make):
     assert look_up(site) == [WORLD4]
 
 
+def test_hosts_server_takes_connections_only(make):
+    """The host's first server is connected to and does not answer: the next one
+    is asked, and after two names the first at once no more."""
+    site = make(host=[names.MUTE4, DNS4])
+    argv = ["dig", "+short", "+tries=1", "+time=5", "v4.names.test"]
+    for name in ("v4", "web", "one"):
+        argv[-1] = name + ".names.test"
+        result = site.run(argv).ok()
+        assert WORLD4 in result.out
+    assert result.seconds < 1
+
+
+@pytest.mark.no_asan("the library is not loaded by way of harness.environ()")
+def test_few_descriptors(make):
+    """Programs that hold connections to the stub open leave it descriptors to
+    ask its servers with."""
+    site = make()
+    site.enclave.plain(["prlimit", "--nofile=64",
+                        site.world.bin + "/proxify", "true"]).ok()
+    code = ("import socket, subprocess\n"
+            "held = [socket.create_connection(('127.0.0.1', 53))"
+            " for _ in range(200)]\n"
+            "for _ in range(3):\n"
+            "    subprocess.run(['dig', '+tries=1', '+time=5', '+short',"
+            " 'v4.names.test'], check=True)\n")
+    result = site.enclave.plain([PYTHON, "-c", code]).ok()
+    assert result.out == 3 * (WORLD4 + "\n")
+
+
 def test_dns_option(make):
     site = make(host=[REFUSED4], conf="nameserver %s\n" % REFUSED4)
     options = ["--dns", "%s,%s:53" % (REFUSED4, DNS4)]
     assert look_up(site, options) == [WORLD4]
     assert names.get_conf(site.enclave) == "nameserver %s\n" % REFUSED4
+
+
+def test_dns_option_comes_late(make):
+    """The vendor asks whom it was told to when it started. A --dns that says
+    otherwise later is not dropped without a word; one that says the same is."""
+    site = make()
+    for server, said in ((DNS4, 0), (DNS4, 0), (TCP4, 1)):
+        result = site.run(["true"], options=["--dns", server]).ok()
+        assert len(result.err.splitlines()) == said
+    assert "--dns" in result.err
+    assert site.run(["true"]).ok().err == ""
 
 
 @pytest.mark.parametrize("loopback", ["local", "host"])

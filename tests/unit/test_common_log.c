@@ -187,6 +187,11 @@ START_TEST(full_sink_loses_the_line)
 	for (int i = 0; i < 10000; i++)
 		log_error("%0500d", i);
 	ck_assert_int_eq(errno, ENOENT);
+	while (record()[0])
+		;
+	log_error("again");
+	ck_assert(like(record(), "test warn: [0-9]+ lines are lost here"));
+	check_line("error", "again");
 }
 END_TEST
 

@@ -221,7 +221,8 @@ START_TEST(long_comments)
 	for (int i = 0; i < 2; i++) {
 		memset(text, 'x', sizeof(text));
 		text[0] = "#;"[i];
-		strcpy(text + 2000, "\n[socks5]\nlisten = unix:/a\n");
+		snprintf(text + 2000, sizeof(text) - 2000,
+			"\n[socks5]\nlisten = unix:/a\n");
 		ck_assert_msg(parse(text) == 0, "%s", error);
 		expect_endpoint(&config.service[0].listen, "unix:/a");
 		config_free(&config);

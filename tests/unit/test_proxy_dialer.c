@@ -317,6 +317,28 @@ START_TEST(tcp_denied)
 }
 END_TEST
 
+/* An address that leads back to whoever asks. */
+START_TEST(tcp_never)
+{
+	struct endpoint ep = {.kind = ENDPOINT_TCP};
+	struct ip_port never;
+
+	listen_fd = net_listen(AF_INET, 4, &ep.addr);
+	never = ep.addr;
+	dialer.never = &never;
+	if (_i)
+		ip_port_map(&ep.addr);
+	ck_assert(start_with(&ep, NULL));
+	ck_assert_int_eq(dialer.err, ELOOP);
+	ck_assert_ptr_nonnull(strstr(dialer.why, "original destination"));
+	/* Another port is another place. */
+	never.port ^= 1;
+	if (!start_with(&ep, NULL))
+		finish();
+	ck_assert_int_eq(dialer.err, 0);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *suite = suite_create("dialer");
@@ -338,6 +360,7 @@ int main(void)
 	tcase_add_test(tc, tcp_refused);
 	tcase_add_test(tc, tcp_name);
 	tcase_add_test(tc, tcp_denied);
+	tcase_add_loop_test(tc, tcp_never, 0, 2);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
 	runner = srunner_create(suite);

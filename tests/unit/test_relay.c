@@ -748,7 +748,7 @@ START_TEST(big_leftovers)
 		sent = fill(0, data, size);
 		expect_bytes(1, data, sent);
 	}
-	ck_assert_uint_le(group.nr_spare, 1);
+	ck_assert_uint_le(group.scratch.nr_spare, 1);
 	end_peers();
 	free(data);
 }
