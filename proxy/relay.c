@@ -81,7 +81,10 @@
  *	others	the peer has closed both directions. If s has nothing more to
  *		give, the other side gets gone_after seconds to end by itself,
  *		as an orphaned TCP socket in FIN_WAIT2 does; then close
- * Half-closed connections whose peers live are never timed out.
+ * A side that takes no more bytes (SINK_GONE) while the other does not take
+ *what is held from it is gone as well: after gone_after seconds in which no
+ *byte moved both are reset. Half-closed connections whose peers live are never
+ *timed out.
  *
  * Idle connections are timed out only where the owner asked for it. Activity
  * is a byte written to either side; the timer is not moved for each, but when
@@ -139,7 +142,8 @@ struct relay_side {
 /**
  * struct relay - see the theory above
  * @link:  on the group's watched list if @watched, else on the steady one
- * @gone_since: when a sweep first found a side gone for good, 0 if none is
+ * @gone_since: when a sweep found a side gone for good, the first since a byte
+ *             moved; 0 if none is
  * @events: the bits above
  * @idle:   active only if there is an idle timeout, @idle_after seconds
  * @moved:  loop time at which bytes were last written
@@ -462,8 +466,12 @@ static bool sweep_side(struct relay *r, int side)
 	const struct relay_side *s = &r->side[side];
 	int err;
 
-	if ((s->mask & EV_READ) || (r->events & (CLOSED | SINK_GONE(side))))
+	if ((s->mask & EV_READ) || (r->events & CLOSED))
 		return false;
+	/* What it sent before is held for the other side, which may itself be
+	 * stuck in sending to nobody. */
+	if (r->events & SINK_GONE(side))
+		return true;
 	/* What we have shut down ourselves cannot be probed by sending, but
 	 * then this direction has ended well, and the other side's reads and
 	 * writes decide. */
@@ -482,15 +490,16 @@ static bool sweep_side(struct relay *r, int side)
 static void sweep_relay(struct relay *r, double now)
 {
 	bool gone = sweep_side(r, 0) || sweep_side(r, 1);
+	bool broken = r->events & (SINK_GONE(0) | SINK_GONE(1));
 
 	if (r->events & CLOSED)
 		return;
 	if (!gone)
 		r->gone_since = 0;
-	else if (r->gone_since == 0)
+	else if (r->gone_since == 0 || r->gone_since < r->moved)
 		r->gone_since = now;
 	else if (now - r->gone_since >= r->group->gone_after)
-		relay_close(r, 0);
+		relay_close(r, broken ? EPIPE : 0);
 }
 
 static void on_sweep(struct ev_loop *loop, ev_timer *w, int revents)

@@ -54,13 +54,20 @@ class Inside:
         self.log = open(self.dir + "/log", "w+b")
         self.proc = None
 
-    def start(self, env=None):
+    def launch(self, env=None):
+        """Start it, and do not wait."""
         argv = SERVERS[self.name][0](self)
         self.proc = self.site.enclave.popen(
             argv, env=env, stdin=subprocess.DEVNULL, stdout=self.log,
             stderr=self.log)
+        return self
+
+    def wait_ready(self):
         until(self._ready, "%s serves on port %d" % (self.name, self.port))
         return self
+
+    def start(self, env=None):
+        return self.launch(env).wait_ready()
 
     def _ready(self):
         if self.proc.poll() is not None:

@@ -12,8 +12,8 @@ import time
 import pytest
 
 from harness import (BUILD, PRELOAD_EXTRA, PROXY_BUILD, PYTHON, SLOWNESS,
-                     TIMEOUT, WORLD4, run, until)
-from inbound import PROGRAMS, Inside, asks, reachable
+                     TIMEOUT, WORLD4, run, say, until)
+from inbound import PROGRAMS, SERVERS, Inside, asks, reachable
 
 RECOVERY_SECONDS = 2.0 * SLOWNESS
 SANITIZED = PRELOAD_EXTRA or PROXY_BUILD != BUILD
@@ -237,12 +237,32 @@ def test_loopback_stays_inside(site, world):
         assert got == "127.0.0.1\n"
 
 
+# One process that starts fast. No SO_REUSEADDR: the port must be free when the
+# one before is dead.
+STORM = """
+import socket, sys
+s = socket.socket()
+s.bind(("", int(sys.argv[1])))
+s.listen(64)
+while True:
+    c, peer = s.accept()
+    try:
+        c.recv(4096)
+        c.sendall(b"HTTP/1.0 200 OK\\r\\n\\r\\nhello\\n")
+    except OSError:
+        pass
+    c.close()
+"""
+
+SERVERS["storm"] = (lambda i: [PYTHON, "-S", "-E", "-c", STORM, i.port], None)
+
 # Clients that come one after the other, whatever happens.
 LOAD = """
-import socket, sys, time
+import random, socket, sys, time
 while True:
     try:
-        s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)
+        s = socket.create_connection((sys.argv[1], int(random.choice(
+            sys.argv[2:]))), 2)
         s.sendall(b"GET / HTTP/1.0\\r\\n\\r\\n")
         s.recv(100)
         s.close()
@@ -252,65 +272,72 @@ while True:
 
 
 class Storm:
-    """A server under load, and whom to kill of those that serve it."""
+    """Servers under load, and whom to kill of those that serve their clients."""
 
-    def __init__(self, site, port):
+    def __init__(self, site, ports):
         self.site = site
-        self.port = port
-        self.server = self._new_server()
-        self.load = subprocess.Popen([PYTHON, "-c", LOAD, WORLD4, str(port)],
-                                     start_new_session=True)
+        self.servers = {port: self._start(port) for port in ports}
+        self.victims = ["worker", "proxy", *ports]
+        self.load = subprocess.Popen(
+            [PYTHON, "-c", LOAD, WORLD4, *map(str, ports)],
+            start_new_session=True)
 
-    def _new_server(self):
-        return Inside(self.site, "busybox-httpd", None, port=self.port).start()
+    def _start(self, port):
+        return Inside(self.site, "storm", None, port=port).launch()
 
     def kill(self, victims):
         """All at once; those that do not come back by themselves are started."""
-        if "server" in victims:
-            self.server.stop()
+        dead = [port for port in self.servers if port in victims]
+        for port in dead:
+            self.servers[port].stop()
         pid = worker(self.site.enclave) if "worker" in victims else None
         if pid:
             os.kill(pid, signal.SIGKILL)
         if "proxy" in victims:
             self.site.proxy.kill()
             self.site.start_proxy()
-        if "server" in victims:
-            self.server = self._new_server()
+        for port in dead:
+            self.servers[port] = self._start(port)
 
-    def serves(self, what):
-        until(lambda: asks(self.server), what)
+    def serves(self):
+        for server in self.servers.values():
+            server.wait_ready()
+            until(lambda: asks(server), "port %d serves" % server.port)
 
     def close(self):
         self.load.kill()
         self.load.wait()
-        self.server.stop()
+        for server in self.servers.values():
+            server.stop()
 
 
 @pytest.mark.full
 def test_random_kills(new_site, world, carrier):
-    """A thousand kill -9 of server, worker and proxy, alone or together, at
+    """A thousand kill -9 of servers, worker and proxy, alone or together, at
     random moments under load: what comes back serves, and nothing is left."""
     kills = 1000 if carrier == "unix" else 100
     seed = random.randrange(1 << 30)
     print("seed", seed)
     dice = random.Random(seed)
     site = new_site()
-    storm = Storm(site, world.port())
+    storm = Storm(site, [world.port() for _ in range(4)])
+    storm.serves()
     parent = supervisor(site.enclave)
     before = fds(parent), files_below(site.enclave.tmp)
     try:
         while kills > 0:
-            victims = dice.sample(["server", "worker", "proxy"],
-                                  dice.randint(1, 3))
+            victims = dice.sample(storm.victims, dice.randint(1, 6))
             kills -= len(victims)
+            say("%d to go after %s" % (kills, victims))
             storm.kill(victims)
             if dice.random() < 0.3:
-                storm.serves("%d before the end, without %s" % (kills, victims))
-        storm.serves("after the last kill")
+                storm.serves()
+        storm.serves()
     finally:
         storm.close()
     until(lambda: carriers(site) == 0, "no connection is left")
-    until(lambda: not reachable(WORLD4, storm.port), "the port is let go")
+    for port in storm.servers:
+        until(lambda: not reachable(WORLD4, port), "the port is let go")
     assert len(site.enclave.processes("socket_vendor")) == 2
     assert supervisor(site.enclave) == parent
     assert (fds(parent), files_below(site.enclave.tmp)) == before

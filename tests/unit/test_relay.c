@@ -672,6 +672,36 @@ START_TEST(sweep_sees_a_reset_behind_a_brake)
 }
 END_TEST
 
+/* And where a write had met the reset before the sweep did: the other side,
+ * which is stuck in sending to nobody and so does not take what is held for it,
+ * is not left so for ever. */
+START_TEST(sweep_ends_a_deadlock)
+{
+	uint8_t *data;
+
+	if (!has_combo(reset_combos[_i]))
+		return;
+	data = malloc(STREAM);
+	net_pattern(data, STREAM, 2);
+	group.sweep_every = 0.05;
+	group.gone_after = 0.1;
+	begin(reset_combos[_i]);
+	small_buffers();
+	relay_run(relay);
+	fill(0, data, STREAM);
+	net_turn(loop, 2);
+	net_reset(peer[0]);
+	peer[0] = -1;
+	fill(1, data, STREAM);
+	ck_assert_int_eq(told.closed, 0);
+	wait_closed();
+	ck_assert_int_ne(told.err[0], 0);
+	ck_assert_int_ne(told.err[1], 0);
+	end_peers();
+	free(data);
+}
+END_TEST
+
 /* ---- cost ---- */
 
 /* User memory of an idle connection, libev's share included. */
@@ -754,6 +784,7 @@ int main(void)
 	tcase_add_loop_test(tc, sweep_sees_a_reset, 0, NR(reset_combos));
 	tcase_add_loop_test(
 		tc, sweep_sees_a_reset_behind_a_brake, 0, NR(reset_combos));
+	tcase_add_loop_test(tc, sweep_ends_a_deadlock, 0, NR(reset_combos));
 	tcase_add_test(tc, idle_memory);
 	tcase_add_loop_test(tc, big_leftovers, 0, nr);
 	suite_add_tcase(s, tc);
