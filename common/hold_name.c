@@ -5,8 +5,14 @@
 
 #define DOMAIN     ".proxy.internal"
 #define DOMAIN_LEN (sizeof(DOMAIN) - 1)
-#define VERB_LEN   5 /* "hold-", "join-" */
 #define DIGITS     (2UL * HOLD_KEY_LEN)
+#define VERB_LEN   5
+
+static const char verbs[][VERB_LEN + 1] = {
+	[HOLD_HOLD] = "hold-",
+	[HOLD_JOIN] = "join-",
+	[HOLD_MEET] = "meet-",
+};
 
 static const char hex[] = "0123456789abcdef";
 
@@ -59,10 +65,9 @@ static enum hold_verb parse_verb(const struct socks5_addr *addr)
 		addr->name_len < VERB_LEN + DOMAIN_LEN ||
 		memcmp(end - DOMAIN_LEN, DOMAIN, DOMAIN_LEN) != 0)
 		return HOLD_NONE;
-	if (memcmp(addr->name, "hold-", VERB_LEN) == 0)
-		return HOLD_HOLD;
-	if (memcmp(addr->name, "join-", VERB_LEN) == 0)
-		return HOLD_JOIN;
+	for (int verb = HOLD_HOLD; verb <= HOLD_MEET; verb++)
+		if (memcmp(addr->name, verbs[verb], VERB_LEN) == 0)
+			return (enum hold_verb)verb;
 	return HOLD_NONE;
 }
 
@@ -111,7 +116,7 @@ void hold_name_write(
 
 	memset(out, 0, sizeof(*out));
 	out->addr.port = port;
-	at = put(at, name->verb == HOLD_HOLD ? "hold-" : "join-");
+	at = put(at, verbs[name->verb]);
 	if (name->verb == HOLD_HOLD)
 		at = put_scope(at, name);
 	for (size_t i = 0; i < HOLD_KEY_LEN; i++) {

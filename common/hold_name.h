@@ -24,6 +24,10 @@
  *		as above, second reply (22 bytes) when a client has come, then
  *		the client's stream. The first of them makes the port listen.
  *
+ *	meet-KEY.proxy.internal		port P
+ *		The same, and behind the second reply comes a third one, of the
+ *		same form, with the address of the host that the client reached.
+ *
  * SCOPE is `4`, `6` or `46`, with an `l` behind it for the host's loopback
  * only. KEY is 32 hexadecimal digits, random: who has it owns the port. A host
  * proxy that does not know these names refuses them (reply 8, 4 or 1) and the
@@ -45,7 +49,7 @@
 
 #define HOLD_KEY_LEN 16
 
-enum hold_verb { HOLD_NONE, HOLD_HOLD, HOLD_JOIN };
+enum hold_verb { HOLD_NONE, HOLD_HOLD, HOLD_JOIN, HOLD_MEET };
 
 /**
  * struct hold_name - such a name in parts
@@ -67,14 +71,14 @@ struct hold_name {
  * @out:  filled; @out->verb is HOLD_NONE if @addr is anything else
  * @addr: as received
  *
- * Return: 0, or -1 if the name ends in .proxy.internal and begins with hold-
- * or join-, but is malformed.
+ * Return: 0, or -1 if the name ends in .proxy.internal and begins with hold-,
+ * join- or meet-, but is malformed.
  */
 int hold_name_parse(struct hold_name *out, const struct socks5_addr *addr);
 
 /**
  * hold_name_write() - make such a name
- * @name: HOLD or JOIN
+ * @name: HOLD, JOIN or MEET
  * @port: of the request
  * @out:  filled
  */

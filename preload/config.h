@@ -23,7 +23,7 @@
  "expected addresses or blocks such as 10.0.0.0/8,fd00::/8"
 #define EXPECTED_FEWER_BLOCKS "expected at most 64 addresses or blocks"
 #define EXPECTED_WAIT         "expected seconds, a number up to 86400"
-#define EXPECTED_STUB         "expected at most 16 addresses"
+#define EXPECTED_STUB         "expected at most 16 addresses with commas between them"
 
 /**
  * struct config - the library's settings

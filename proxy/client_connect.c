@@ -67,7 +67,7 @@ static void connect_allowed(
 
 /* The host's own name servers: the operator's choice, not the client's, so
  * only a rule that denies them by address stands in the way. */
-static void connect_nameservers(struct client *c)
+static void connect_nameservers(struct client *c, size_t first)
 {
 	struct ip_port allowed[NAMESERVERS_MAX];
 	const struct ip_port *servers;
@@ -75,7 +75,7 @@ static void connect_nameservers(struct client *c)
 	size_t nr_allowed = 0;
 
 	for (size_t i = 0; i < nr; i++) {
-		struct ip_port server = servers[i];
+		struct ip_port server = servers[(first + i) % nr];
 
 		rules_canonical(&server);
 		if (rules_match(&c->service->config.rules, &server) !=
@@ -130,15 +130,16 @@ static void start_connect(struct client *c)
 {
 	const struct socks5_addr *dst = &c->req.dst;
 	struct ip_port addr;
+	size_t first;
 
 	client_set_deadline(c, c->service->config.connect_timeout);
 	if (dst->addr.family != AF_UNSPEC) {
 		connect_allowed(c, &dst->addr, 1);
 	} else if (name_is_address(dst, &addr)) {
 		connect_allowed(c, &addr, 1);
-	} else if (is_resolver_name(dst->name) &&
-		   dst->addr.port == RESOLVER_PORT) {
-		connect_nameservers(c);
+	} else if (dst->addr.port == RESOLVER_PORT &&
+		   is_resolver_name(dst->name, &first)) {
+		connect_nameservers(c, first);
 	} else {
 		struct resolve_query *query;
 

@@ -18,9 +18,9 @@
  *
  *	HELD	Who has its key may add members. MEMBER_HOLD connections own
  *		the port: with the last of them it goes, at once and with
- *		everything. MEMBER_JOIN connections are standby connections;
- *		the first makes the port listen, and for a time there may be
- *		none.
+ *		everything. MEMBER_JOIN and MEMBER_MEET connections are standby
+ *		connections; the first makes the port listen, and for a time
+ *		there may be none.
  *	PLAIN	RFC 1928: each MEMBER_PLAIN connection is standby connection
  *		and owner, so the port listens from the start. When clients
  *		have taken the last one the peer is about to send more: the
@@ -125,21 +125,45 @@ static void on_grace(struct ev_loop *loop, ev_timer *timer, int revents)
 
 /* ---- pairing ---- */
 
-/*
- * Tell a standby connection who has come.
- * @pair: gets what could not be sent at once
- * Return: false if the connection is gone.
- */
-static bool send_second(
-	struct member *m, struct ip_port addr, struct export_pair *pair)
+/* Return: the bytes written, of a success in IPv6 form. */
+static size_t write_address(uint8_t *buf, struct ip_port addr)
 {
-	uint8_t buf[SOCKS5_REPLY_V6_LEN];
 	size_t len;
-	ssize_t n;
 
 	ip_port_map(&addr);
 	len = socks5_write_reply(buf, SOCKS5_SUCCEEDED, &addr);
 	assert(len == SOCKS5_REPLY_V6_LEN);
+	return len;
+}
+
+/* The address that a client from @remote has reached. */
+static struct ip_port reached(int client, const struct ip_port *remote)
+{
+	struct ip_port addr;
+	union sockaddr_any any;
+	socklen_t len = sizeof(any);
+
+	if (getsockname(client, &any.sa, &len) == -1 ||
+		ip_port_from_sockaddr(&addr, &any.sa, len) == -1)
+		addr = (struct ip_port){.family = remote->family};
+	return addr;
+}
+
+/*
+ * Tell a standby connection who has come.
+ * @addr: of @client
+ * @pair: gets what could not be sent at once
+ * Return: false if the connection is gone.
+ */
+static bool send_second(struct member *m, int client,
+	const struct ip_port *addr, struct export_pair *pair)
+{
+	uint8_t buf[sizeof(pair->first)];
+	size_t len = write_address(buf, *addr);
+	ssize_t n;
+
+	if (m->role == MEMBER_MEET)
+		len += write_address(buf + len, reached(client, addr));
 	n = send(m->conn.fd, buf, len, MSG_NOSIGNAL);
 	if (n == -1 && errno != EAGAIN && errno != EWOULDBLOCK &&
 		errno != EINTR)
@@ -178,7 +202,7 @@ static void pair_one(struct export *e, int client, const struct ip_port *addr)
 
 	if (!member_alive(m))
 		return;
-	if (!send_second(m, *addr, &pair)) {
+	if (!send_second(m, client, addr, &pair)) {
 		member_end(m);
 		return;
 	}
@@ -222,7 +246,7 @@ static const struct lobby_ops lobby_ops = {on_expects, on_arrived};
 
 static bool is_owner(const struct member *m)
 {
-	return m->role != MEMBER_JOIN;
+	return m->role == MEMBER_HOLD || m->role == MEMBER_PLAIN;
 }
 
 static void on_ready(struct member *m)

@@ -33,13 +33,13 @@ _Static_assert(sizeof(struct peer_id) >= HOLD_KEY_LEN, "both fit");
  * @sock:  side 0 is the standby connection, side 1 the client
  * @id:    of the standby connection
  * @first, @first_len: what the standby connection must be sent before
- *         anything else: the rest of the second reply, nearly always nothing
+ *         anything else: the rest of the replies, nearly always nothing
  */
 struct export_pair {
 	struct relay_sock sock[2];
 	uint64_t id;
 	size_t first_len;
-	uint8_t first[SOCKS5_REPLY_V6_LEN];
+	uint8_t first[2 * SOCKS5_REPLY_V6_LEN];
 };
 
 /**

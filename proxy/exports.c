@@ -159,13 +159,15 @@ static int hold(struct exports *x, const struct hold_name *name, uint16_t port,
 static int join(struct exports *x, const struct hold_name *name, uint16_t port,
 	const struct member_conn *conn, const char **why)
 {
+	enum member_role role =
+		name->verb == HOLD_MEET ? MEMBER_MEET : MEMBER_JOIN;
 	struct export_key key = {.held = true};
 	struct export *e;
 
 	memcpy(key.bytes, name->key, HOLD_KEY_LEN);
 	e = find(x, &key, port);
 	if (e)
-		return export_add(e, MEMBER_JOIN, conn);
+		return export_add(e, role, conn);
 	*why = "no such port is held with that key";
 	return EPERM;
 }
@@ -194,12 +196,14 @@ static int dispatch(struct exports *x, const struct socks5_addr *dst,
 		return ESHUTDOWN;
 	}
 	if (hold_name_parse(&name, dst) == -1) {
-		*why = "malformed name: expected hold-SCOPE-KEY or join-KEY";
+		*why = "malformed name: expected hold-SCOPE-KEY, join-KEY or "
+		       "meet-KEY";
 		return EINVAL;
 	}
 	switch (name.verb) {
 	case HOLD_HOLD: return hold(x, &name, addr.port, conn);
-	case HOLD_JOIN: return join(x, &name, addr.port, conn, why);
+	case HOLD_JOIN:
+	case HOLD_MEET: return join(x, &name, addr.port, conn, why);
 	case HOLD_NONE: break;
 	}
 	ip_port_unmap(&addr);

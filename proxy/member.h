@@ -62,9 +62,10 @@ enum member_state { MEMBER_REPLYING, MEMBER_IDLE, MEMBER_GONE };
  * enum member_role - what a member is to its port
  * MEMBER_HOLD:  keeps it, and nothing else
  * MEMBER_JOIN:  a standby connection
- * MEMBER_PLAIN: both
+ * MEMBER_MEET:  one that is told the address that its client reached, too
+ * MEMBER_PLAIN: standby connection and keeper
  */
-enum member_role { MEMBER_HOLD, MEMBER_JOIN, MEMBER_PLAIN };
+enum member_role { MEMBER_HOLD, MEMBER_JOIN, MEMBER_MEET, MEMBER_PLAIN };
 
 /**
  * struct member - see the theory above

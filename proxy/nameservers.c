@@ -150,10 +150,16 @@ size_t nameservers_get(struct nameservers *ns, const struct ip_port **out)
 	return ns->nr;
 }
 
-bool is_resolver_name(const char *name)
+bool is_resolver_name(const char *name, size_t *first)
 {
 	size_t len = sizeof(RESOLVER_NAME) - 1;
 
+	*first = 0;
+	if (name[0] >= '2' && name[0] < '1' + NAMESERVERS_MAX &&
+		name[1] == '.') {
+		*first = (size_t)(name[0] - '1');
+		name += 2;
+	}
 	return strncasecmp(name, RESOLVER_NAME, len) == 0 &&
 	       (name[len] == '\0' || strcmp(name + len, ".") == 0);
 }

@@ -10,7 +10,9 @@
  * A client that wants to speak DNS with the host's resolver (the DNS stub of
  * an enclave) cannot know its address, and connects to the reserved name
  * RESOLVER_NAME, port 53, instead. It is never looked up: it stands for the
- * servers listed here, tried in turn.
+ * servers listed here, tried in turn. A server may take connections and not
+ * answer, which only the client can see: it goes on to "2." RESOLVER_NAME, and
+ * to "3.", which begin with the second and third server, counted in a circle.
  *
  * As in libc: at most NAMESERVERS_MAX `nameserver` lines count, lines that
  * cannot be read are ignored, and without any there is one on 127.0.0.1. The
@@ -67,7 +69,11 @@ void nameservers_init(struct nameservers *ns, const char *path);
  */
 size_t nameservers_get(struct nameservers *ns, const struct ip_port **out);
 
-/** is_resolver_name() - RESOLVER_NAME in any case, with or without a dot? */
-bool is_resolver_name(const char *name);
+/**
+ * is_resolver_name() - RESOLVER_NAME in any case, with or without a dot?
+ * @first: if so, set to the index of the server to begin with, counted in a
+ *         circle
+ */
+bool is_resolver_name(const char *name, size_t *first);
 
 #endif

@@ -245,14 +245,36 @@ static unsigned prefer(
 	return 0;
 }
 
+/* Return: 0, or -1 and errno if there is not one address. */
+static int stub_listen(
+	struct dns_stub *stub, const struct dns_stub_config *config)
+{
+	struct dns_socket sock;
+	int err = 0;
+	unsigned i;
+
+	for (i = 0; i < config->nr_sockets; i++)
+		listener_start(stub, &config->sockets[i],
+			prefer(config, &config->sockets[i].addr));
+	for (i = 0; config->nr_sockets == 0 && i < config->nr_listen; i++) {
+		if (dns_socket_open(&sock, &config->listen[i]) == 0)
+			listener_start(stub, &sock, prefer(config, &sock.addr));
+		else
+			err = errno;
+	}
+	errno = err;
+	return stub->nr_listeners > 0 ? 0 : -1;
+}
+
 struct dns_stub *dns_stub_start(
 	struct ev_loop *loop, const struct dns_stub_config *config)
 {
 	struct dns_stub *stub;
-	int err = EINVAL;
-	unsigned i;
+	int err;
 
-	if (config->nr_listen == 0 || config->nr_listen > DNS_LISTEN_MAX) {
+	if ((config->nr_sockets == 0 && config->nr_listen == 0) ||
+		config->nr_listen > DNS_LISTEN_MAX ||
+		config->nr_sockets > DNS_LISTEN_MAX) {
 		errno = EINVAL;
 		return NULL;
 	}
@@ -260,23 +282,16 @@ struct dns_stub *dns_stub_start(
 	if (!stub)
 		return NULL;
 	stub->upstream = upstream_new(stub);
-	if (!stub->upstream) {
+	if (!stub->upstream || stub_listen(stub, config) == -1) {
 		err = errno;
-		goto fail;
+		dns_stub_stop(stub);
+		errno = err;
+		return NULL;
 	}
-	for (i = 0; i < config->nr_listen; i++)
-		if (listener_start(stub, &config->listen[i],
-			    prefer(config, &config->listen[i])) == -1)
-			err = errno;
-	if (stub->nr_listeners == 0)
-		goto fail;
 	stub->config.listen = NULL; /* the caller's; copied */
+	stub->config.sockets = NULL;
 	stub->config.servers = NULL;
 	return stub;
-fail:
-	dns_stub_stop(stub);
-	errno = err;
-	return NULL;
 }
 
 void dns_stub_stop(struct dns_stub *stub)

@@ -39,6 +39,7 @@
  */
 
 #include "common/sockaddr.h"
+#include "resolv/dns_socket.h"
 #include "resolv/dns_upstream.h"
 
 #define DNS_LISTEN_MAX      16
@@ -60,6 +61,8 @@ struct dns_stub;
  * @listen:       addresses, with ports; port 0 takes any that is free for both
  *                UDP and TCP
  * @nr_listen:    1 to DNS_LISTEN_MAX
+ * @sockets, @nr_sockets: these instead, open already and the stub's own from
+ *                dns_stub_start() on; then @listen is not looked at
  * @servers, @nr_servers, @dialer: see dns_upstream.h
  * @deadline, @dead_time, @upstream_idle, @client_idle: seconds
  * @max_in_flight, @max_clients: limits
@@ -69,6 +72,8 @@ struct dns_stub;
 struct dns_stub_config {
 	const struct ip_port *listen;
 	unsigned nr_listen;
+	const struct dns_socket *sockets;
+	unsigned nr_sockets;
 	const struct socks5_addr *servers;
 	unsigned nr_servers;
 	struct dns_dialer dialer;

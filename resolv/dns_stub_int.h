@@ -134,13 +134,10 @@ void client_sweep(struct ev_loop *loop, ev_timer *timer, int revents);
 
 /* ---- dns_listen.c ---- */
 
-/**
- * listener_start() - listen on @addr and begin with server @first
- *
- * Return: 0, or -1 and errno (logged) if neither UDP nor TCP can be had.
- */
-int listener_start(
-	struct dns_stub *stub, const struct ip_port *addr, unsigned first);
+/** listener_start() - serve these sockets, which are owned from now on, and
+ * begin with server @first */
+void listener_start(
+	struct dns_stub *stub, const struct dns_socket *sock, unsigned first);
 
 void listener_stop(struct listener *listener);
 

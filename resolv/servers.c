@@ -7,6 +7,7 @@
 #include <ctype.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 static const char expected_server[] =
 	"expected ADDRESS, ADDRESS:PORT, [IPv6]:PORT, NAME or NAME:PORT, "
@@ -172,4 +173,32 @@ void dns_server_host_resolver(struct socks5_addr *out)
 	memcpy(out->name, name, sizeof(name));
 	out->name_len = sizeof(name) - 1;
 	out->addr.port = DNS_PORT;
+}
+
+static bool is_host_resolver(const struct socks5_addr *server)
+{
+	return server->addr.family == AF_UNSPEC &&
+	       server->addr.port == DNS_PORT &&
+	       strcasecmp(server->name, DNS_HOST_RESOLVER) == 0;
+}
+
+unsigned dns_servers_spread(
+	struct socks5_addr *servers, unsigned max, unsigned nr)
+{
+	unsigned i = 0;
+	unsigned turn;
+
+	while (i < nr && !is_host_resolver(&servers[i]))
+		i++;
+	if (i == nr)
+		return nr;
+	for (turn = 2; turn <= DNS_HOST_RESOLVERS && nr < max; turn++, nr++) {
+		struct socks5_addr *next = &servers[++i];
+
+		memmove(next + 1, next, (nr - i) * sizeof(*next));
+		dns_server_host_resolver(next);
+		next->name_len = (uint8_t)snprintf(next->name,
+			sizeof(next->name), "%u." DNS_HOST_RESOLVER, turn);
+	}
+	return nr;
 }

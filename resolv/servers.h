@@ -19,7 +19,8 @@
 			*/
 
 /* Connected by the host proxy to the servers in the host's resolv.conf. */
-#define DNS_HOST_RESOLVER "resolver.proxy.internal"
+#define DNS_HOST_RESOLVER  "resolver.proxy.internal"
+#define DNS_HOST_RESOLVERS 3
 
 /**
  * dns_servers_parse() - read SERVER[,SERVER...]
@@ -56,5 +57,19 @@ const char *dns_server_format(
 
 /** dns_server_host_resolver() - the reserved name, port 53 */
 void dns_server_host_resolver(struct socks5_addr *out);
+
+/**
+ * dns_servers_spread() - name the host's servers one by one
+ * @servers: in it, the reserved name is followed by "2." and it, and so on to
+ *           DNS_HOST_RESOLVERS, as far as there is room: with these the host
+ *           proxy begins with its second server, and so on, for when the first
+ *           takes connections and does not answer
+ * @max:     how many fit
+ * @nr:      how many there are
+ *
+ * Return: how many there are then.
+ */
+unsigned dns_servers_spread(
+	struct socks5_addr *servers, unsigned max, unsigned nr);
 
 #endif

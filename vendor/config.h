@@ -40,6 +40,8 @@
  * @no_mirror: do not serve the enclave's own clients of wildcard ports
  * @request_timeout: seconds for a front-end that connected to say something
  * @dns_listen: where the DNS stub answers; none: there is no stub
+ * @dns_sockets: open for @dns_listen, by the supervisor for all its workers;
+ *              none: a worker opens its own
  * @dns_servers: whom it asks
  */
 struct vendor_config {
@@ -60,6 +62,8 @@ struct vendor_config {
 	double request_timeout;
 	struct ip_port dns_listen[DNS_LISTEN_MAX];
 	unsigned nr_dns_listen;
+	struct dns_socket dns_sockets[DNS_LISTEN_MAX];
+	unsigned nr_dns_sockets;
 	struct socks5_addr dns_servers[DNS_SERVERS_MAX];
 	unsigned nr_dns_servers;
 };

@@ -154,10 +154,11 @@ int daemon_detach(const char *log_file)
 	if (pid > 0)
 		_exit(EXIT_SUCCESS);
 	setsid();
-	drop_stdio();
-	logfile_use(&log);
 	if (chdir("/") == -1)
 		log_warn("chdir to /: %s", log_strerror(errno));
+	/* Last: who waits for the end of our output finds all else done. */
+	drop_stdio();
+	logfile_use(&log);
 	return 0;
 }
 

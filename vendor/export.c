@@ -221,12 +221,13 @@ static void take_client(struct export *e, struct client *c)
 	export_pump(e);
 }
 
-static void on_host_client(int fd, const struct ip_port *remote, void *arg)
+static void on_host_client(int fd, const struct ip_port *remote,
+	const struct ip_port *local, void *arg)
 {
 	struct export *e = arg;
 	struct export *server = find_server(e, remote);
 	char who[IP_PORT_STRLEN], what[IP_PORT_STRLEN];
-	struct client *c = server ? client_new(fd, remote, NULL) : NULL;
+	struct client *c = server ? client_new(fd, remote, local) : NULL;
 
 	assert(e->magic == EXPORT_MAGIC);
 	if (c) {

@@ -23,7 +23,7 @@ enum export_state {
  * @fd:     its stream
  * @remote: never v4-mapped
  * @local:  the address that it reached, never v4-mapped; AF_UNSPEC if only
- *          the host knows
+ *          the host knows. Its port does not count
  */
 struct client {
 	struct list link;

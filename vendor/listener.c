@@ -177,15 +177,17 @@ static struct control *choose(const struct listener *l, bool *listening)
 	return best;
 }
 
-/* What the application sees: addresses of its socket's family. The host's own
- * address is not told, so the one that was bound stands for it. */
+/* What the application sees: addresses of its socket's family, and its own
+ * port, whatever the host's is. What it bound stays the local address, if it is
+ * one; else it is the one that the client reached, where that was told. */
 static void fill_accept(const struct listener *l, const struct client *client,
 	struct vendor_result *res)
 {
 	vendor_result_init(res, VENDOR_ACCEPT, 0);
 	res->remote = client->remote;
 	res->local = client->local;
-	if (res->local.family == AF_UNSPEC) {
+	res->local.port = l->addr.port;
+	if (res->local.family == AF_UNSPEC || !ip_port_is_any(&l->addr)) {
 		res->local = l->addr;
 		ip_port_unmap(&res->local);
 		if (client->remote.family == AF_INET &&

@@ -25,7 +25,7 @@
 
 #define EXIT_USAGE 2
 
-static int run(const struct vendor_config *config)
+static int run(struct vendor_config *config)
 {
 	struct place place;
 

@@ -2,13 +2,17 @@
 #include "vendor/names.h"
 #include "common/log.h"
 #include "resolv/dns_stub.h"
+#include "resolv/servers.h"
 #include "vendor/dial.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
 
-#define NAMES_MAGIC 0x6e616d65u
+#define NAMES_MAGIC   0x6e616d65u
+#define CLIENTS_SHARE 4 /* one of so many descriptors */
 
 /**
  * struct names - the stub and where the host proxy is
@@ -69,19 +73,39 @@ static void cancel(void *ctx, void *handle)
 	free(nd);
 }
 
+/*
+ * Connections of clients that are kept open for nothing must leave descriptors
+ * for those to the servers, and for what else the worker does.
+ */
+static unsigned max_clients(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == -1 ||
+		limit.rlim_cur / CLIENTS_SHARE >= DNS_MAX_CLIENTS)
+		return DNS_MAX_CLIENTS;
+	return (unsigned)(limit.rlim_cur / CLIENTS_SHARE);
+}
+
 struct names *names_start(
 	struct ev_loop *loop, const struct vendor_config *config)
 {
+	struct socks5_addr servers[DNS_SERVERS_MAX];
 	struct names *names;
 	struct dns_stub_config stub = {
 		.listen = config->dns_listen,
 		.nr_listen = config->nr_dns_listen,
-		.servers = config->dns_servers,
-		.nr_servers = config->nr_dns_servers,
+		.sockets = config->dns_sockets,
+		.nr_sockets = config->nr_dns_sockets,
+		.servers = servers,
+		.max_clients = max_clients(),
 	};
 
 	if (config->nr_dns_listen == 0)
 		return NULL;
+	memcpy(servers, config->dns_servers, sizeof(servers));
+	stub.nr_servers = dns_servers_spread(
+		servers, DNS_SERVERS_MAX, config->nr_dns_servers);
 	names = malloc(sizeof(*names));
 	if (!names)
 		goto fail;

@@ -20,8 +20,10 @@
  *	PAIRING   a part of the second reply came. Ends after PAIRING_TIMEOUT
  *	GONE      handed out, or closed; freed at the end of the turn
  *
- * The second reply is read to its last byte and not one byte further: what
- * follows is the client's stream, and by then the application's. A reply that
+ * The second reply, and the third one that tells which address the client
+ * reached (common/hold_name.h), are read to the last byte and not one byte
+ * further: what follows is the client's stream, and by then the application's.
+ * A reply that
  * is malformed or no success, or an end before it is whole, costs that one
  * connection.
  *
@@ -70,8 +72,9 @@ enum standby_state {
  * @fd:     IDLE and PAIRING, else -1
  * @limit:  PAIRING: the deadline
  * @got:    bytes in @in
- * @in:     the second reply
- * @remote: the client, when that is whole
+ * @in:     the second reply, or the third
+ * @remote: the client, when the second is whole; else AF_UNSPEC
+ * @local:  the address that it reached, when the third is
  */
 struct standby {
 	uint32_t magic;
@@ -85,6 +88,7 @@ struct standby {
 	size_t got;
 	uint8_t in[SOCKS5_REPLY_MAX];
 	struct ip_port remote;
+	struct ip_port local;
 	struct reap reap;
 };
 
@@ -210,6 +214,29 @@ static enum reading read_failed(struct standby *s, const char **why)
 	return READ_FAILED;
 }
 
+static enum reading take_remote(
+	struct standby *s, const struct ip_port *addr, const char **why)
+{
+	*why = "a second reply without the client's address";
+	if (addr->family == AF_UNSPEC)
+		return READ_FAILED;
+	s->remote = *addr;
+	if (s->pool->port.plain)
+		return READ_WHOLE;
+	s->got = 0;
+	return READ_PART;
+}
+
+static enum reading take_local(
+	struct standby *s, const struct ip_port *addr, const char **why)
+{
+	*why = "a client that reached an address of another family";
+	if (addr->family != s->remote.family)
+		return READ_FAILED;
+	s->local = *addr;
+	return READ_WHOLE;
+}
+
 static enum reading understand(struct standby *s, const char **why)
 {
 	struct socks5_answer answer;
@@ -220,14 +247,13 @@ static enum reading understand(struct standby *s, const char **why)
 	*why = "malformed second reply";
 	if (n == -1)
 		return READ_FAILED;
-	s->remote = answer.bound.addr;
-	ip_port_unmap(&s->remote);
-	if (answer.reply == SOCKS5_SUCCEEDED && s->remote.family != AF_UNSPEC)
-		return READ_WHOLE;
-	*why = answer.reply == SOCKS5_SUCCEEDED
-		       ? "a second reply without the client's address"
-		       : "the second reply is no success";
-	return READ_FAILED;
+	*why = "the second reply is no success";
+	if (answer.reply != SOCKS5_SUCCEEDED)
+		return READ_FAILED;
+	ip_port_unmap(&answer.bound.addr);
+	return s->remote.family == AF_UNSPEC
+		       ? take_remote(s, &answer.bound.addr, why)
+		       : take_local(s, &answer.bound.addr, why);
 }
 
 /* Read what is there of it. *why is set upon READ_FAILED. */
@@ -260,6 +286,7 @@ static void pair(struct standby *s)
 {
 	struct pool *p = s->pool;
 	struct ip_port remote = s->remote;
+	struct ip_port local = s->local;
 	int fd = s->fd;
 
 	if (s->edge.poll)
@@ -267,7 +294,7 @@ static void pair(struct standby *s)
 	s->fd = -1;
 	standby_end(s);
 	refill(p);
-	p->cb(fd, &remote, p->arg);
+	p->cb(fd, &remote, &local, p->arg);
 }
 
 static void on_standby(struct edge *edge, uint32_t events)
@@ -351,7 +378,7 @@ static void on_dialled(const struct dial_result *r, void *arg)
 
 static void destination(const struct pool *p, struct socks5_addr *dst)
 {
-	struct hold_name name = {.verb = HOLD_JOIN};
+	struct hold_name name = {.verb = HOLD_MEET};
 
 	memset(dst, 0, sizeof(*dst));
 	dst->addr.family = p->port.family;

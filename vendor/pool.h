@@ -15,9 +15,12 @@
  * @fd:     its stream, non-blocking and CLOEXEC, nothing of it read; the
  *          callback's
  * @remote: the client, never v4-mapped
+ * @local:  the host's address that it reached, likewise; AF_UNSPEC where a
+ *          host proxy that knows only plain BIND does not tell
  * @arg:    as given
  */
-typedef void pool_client_cb(int fd, const struct ip_port *remote, void *arg);
+typedef void pool_client_cb(int fd, const struct ip_port *remote,
+	const struct ip_port *local, void *arg);
 
 /**
  * typedef pool_settled_cb - the first dial of an open pool has ended, well or

@@ -21,7 +21,9 @@
  * the listening socket and the lock, and one child, the worker, that does the
  * work. When the worker dies, whoever was connected to it loses that
  * connection, but the socket goes on listening: who connects meanwhile waits
- * in its backlog for the next worker.
+ * in its backlog for the next worker. It opens and holds the DNS stub's
+ * sockets too, for the same reason, and because a worker might find the port
+ * taken, or not have the right to it any more.
  *
  * A worker that dies is followed by another at once. If that dies young too,
  * the next one waits, twice as long each time, up to DELAY_LAST; one that lived
@@ -221,7 +223,29 @@ static int64_t patience(const struct supervisor *s)
 	return left > 0 ? left : 0;
 }
 
-int supervisor_run(const struct vendor_config *config, struct place *place)
+/* Those that cannot be had are logged, and left out. */
+static void open_dns_sockets(struct vendor_config *config)
+{
+	for (unsigned i = 0; i < config->nr_dns_listen; i++) {
+		struct dns_socket *next =
+			&config->dns_sockets[config->nr_dns_sockets];
+
+		if (dns_socket_open(next, &config->dns_listen[i]) == 0)
+			config->nr_dns_sockets++;
+	}
+	/* Then no worker shall try. */
+	if (config->nr_dns_sockets == 0)
+		config->nr_dns_listen = 0;
+}
+
+static void close_dns_sockets(struct vendor_config *config)
+{
+	while (config->nr_dns_sockets > 0)
+		dns_socket_close(
+			&config->dns_sockets[--config->nr_dns_sockets]);
+}
+
+int supervisor_run(struct vendor_config *config, struct place *place)
 {
 	struct supervisor s = {
 		.config = config,
@@ -235,6 +259,7 @@ int supervisor_run(const struct vendor_config *config, struct place *place)
 	sigaddset(&s.signals, SIGHUP);
 	sigaddset(&s.signals, SIGCHLD);
 	sigprocmask(SIG_BLOCK, &s.signals, NULL);
+	open_dns_sockets(config);
 	schedule(&s, WORKER_MATURE);
 	while (!s.stop) {
 		if (s.worker == -1 && now_ms() >= s.due && !start_worker(&s))
@@ -243,6 +268,7 @@ int supervisor_run(const struct vendor_config *config, struct place *place)
 	}
 	log_info("ending");
 	stop_worker(&s);
+	close_dns_sockets(config);
 	place_leave(place);
 	return EXIT_SUCCESS;
 }

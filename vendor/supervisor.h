@@ -14,6 +14,6 @@
  *
  * Return: the process's exit status.
  */
-int supervisor_run(const struct vendor_config *config, struct place *place);
+int supervisor_run(struct vendor_config *config, struct place *place);
 
 #endif

@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 
-from harness import (HERE, PYTHON, TIMEOUT, WORLD4, WORLD6, run, say, sh, until)
+from harness import HERE, PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run, say, until
 from servers import HELLO, bracket
 
 PROGRAMS = HERE + "/programs/"
@@ -93,15 +93,15 @@ def reachable(host, port):
     """Does somebody serve there? Through the proxy a connection may succeed
     and then be reset: only one that stays counts."""
     try:
-        with socket.create_connection((host, port), timeout=2):
+        with socket.create_connection((host, port), timeout=2 * SLOWNESS):
             return True
     except OSError:
         return False
 
 
 def asks(server):
-    return run(["curl", "-sS", "-m", "2", "-o", "/dev/null", "http://%s:%d/" % (
-        WORLD4, server.port)]).rc == 0
+    return run(["curl", "-sS", "-m", 2 * SLOWNESS, "-o", "/dev/null",
+                "http://%s:%d/" % (WORLD4, server.port)]).rc == 0
 
 
 # ---- how to start them ----
@@ -196,6 +196,16 @@ def socat(inside):
             "EXEC:" + script]
 
 
+def python_tls(inside):
+    cert = inside.dir + "/cert.pem"
+    run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt",
+         "ec_paramgen_curve:prime256v1", "-nodes", "-subj", "/CN=enclave",
+         "-keyout", cert, "-out", cert + ".tmp"]).ok()
+    with open(cert, "a", encoding="ascii") as key, open(cert + ".tmp") as public:
+        key.write(public.read())
+    return [PYTHON, PROGRAMS + "serve.py", "tls", inside.port, cert]
+
+
 def program(*argv):
     """One of tests/e2e/programs, compiled or not."""
     def maker(inside):
@@ -206,11 +216,11 @@ def program(*argv):
 # ---- how to ask them ----
 
 
-def says_address(inside, host):
+def says_address(inside, host, scheme="http"):
     """An HTTP server that tells its client's address, which is the one that the
     client had: the world talks to itself from the address it talks to."""
-    got = inside.site.world.run(["curl", "-sS", "-m", "20", "http://%s:%d/" % (
-        bracket(host), inside.port)]).ok().out.strip()
+    got = inside.site.world.run(["curl", "-sSk", "-m", PATIENCE, "%s://%s:%d/" % (
+        scheme, bracket(host), inside.port)]).ok().out.strip()
     assert got.replace("::ffff:", "") in (host, expand(host)), (got, host)
 
 
@@ -224,8 +234,9 @@ def expand(host):
 
 
 def serves_hello(inside, host):
-    got = inside.site.world.run(["curl", "-sS", "-m", "20", "http://%s:%d/hello" % (
-        bracket(host), inside.port)]).ok().out
+    got = inside.site.world.run(
+        ["curl", "-sS", "-m", PATIENCE, "http://%s:%d/hello" % (
+            bracket(host), inside.port)]).ok().out
     assert got == HELLO
 
 
@@ -263,7 +274,11 @@ def ssh(inside, host):
     assert got == host, (got, host)
 
 
-V4_ONLY = {"python-http.server", "python-threading", "socat"}
+def says_address_tls(inside, host):
+    says_address(inside, host, "https")
+
+
+V4_ONLY = {"python-http.server", "python-threading", "python-tls", "socat"}
 
 SERVERS = {
     "nginx": (nginx, says_address),
@@ -278,6 +293,7 @@ SERVERS = {
     "python-asyncio": (
         program(PYTHON, PROGRAMS + "serve.py", "asyncio", "{port}"),
         says_address),
+    "python-tls": (python_tls, says_address_tls),
     "gunicorn": (gunicorn, says_address),
     "node-http": (
         program("node", PROGRAMS + "serve.js", "http", "{port}"), says_address),

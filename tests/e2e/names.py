@@ -8,6 +8,7 @@ nothing else, and addresses where servers misbehave:
 
 	DNS4     dnsmasq, over UDP and TCP
 	TCP4     the same over TCP alone (socat)
+	MUTE4    takes connections and never answers
 	REFUSED4 an address of the world where nobody listens
 	SILENT4  of harness.py: never answers
 
@@ -21,13 +22,13 @@ cannot show.
 """
 
 import os
-import shutil
 
-from harness import SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
+from harness import PYTHON, SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
 
 DNS4 = "10.77.53.1"
 TCP4 = "10.77.53.2"
 REFUSED4 = "10.77.53.3"
+MUTE4 = "10.77.53.4"
 NOBODY6 = "2001:db8:53::dead"
 
 MANY = 60  # addresses: more than fit into 512 bytes
@@ -61,13 +62,24 @@ server=/down.test/{silent}
 """
 
 
+def no_root():
+    """What to put before a server that gives root's groups up where that cannot
+    be done: in the user namespace of a run by an ordinary user. There it runs as
+    nobody in particular, and has its low port because the world allows it."""
+    with open("/proc/self/uid_map", encoding="ascii") as uid_map:
+        if uid_map.read().split()[2] != "1":
+            return []
+    sh("echo 53 >/proc/sys/net/ipv4/ip_unprivileged_port_start")
+    return ["unshare", "--user", "--"]
+
+
 class NameServers:
     """The world's. Made once; the zone does not change."""
 
     def __init__(self, world):
         self.world = world
-        sh("for a in %s %s %s; do ip addr add $a/32 dev lo; done" %
-           (DNS4, TCP4, REFUSED4))
+        sh("for a in %s %s %s %s; do ip addr add $a/32 dev lo; done" %
+           (DNS4, TCP4, REFUSED4, MUTE4))
         conf = world.tmp + "/dnsmasq.conf"
         with open(conf, "w", encoding="ascii") as file:
             file.write(CONF.format(dns=DNS4, v4=WORLD4, v6=WORLD6,
@@ -79,12 +91,18 @@ class NameServers:
                 file.write("host-record=big.names.test,10.77.%d.%d\n" %
                            (61 + n // 100, n % 100 + 1))
         self.dnsmasq = Daemon(
-            "world-dnsmasq", ["dnsmasq", "--conf-file=" + conf], world.tmp)
+            "world-dnsmasq", ["dnsmasq", "--conf-file=" + conf], world.tmp,
+            prefix=no_root())
         self.dnsmasq.wait_ready(lambda: listening(DNS4, 53))
         self.tcp = Daemon(
             "world-dns-tcp", ["socat", "TCP-LISTEN:53,bind=%s,fork,reuseaddr,"
                               "backlog=64" % TCP4, "TCP:%s:53" % DNS4], world.tmp)
         self.tcp.wait_ready(lambda: listening(TCP4, 53))
+        self.mute = Daemon(
+            "world-dns-mute", [PYTHON, "-c", "import signal, socket; "
+                               "s = socket.create_server(('%s', 53), backlog=512); "
+                               "signal.pause()" % MUTE4], world.tmp)
+        self.mute.wait_ready(lambda: listening(MUTE4, 53))
 
     def conf(self, *servers):
         """A resolv.conf with these servers. Return its path."""
@@ -134,17 +152,3 @@ def get_conf(enclave):
             return file.read()
     except FileNotFoundError:
         return None
-
-
-def build_programs(world, source):
-    """The look-up programs that need a compiler. Return their folder."""
-    out = world.dir("lookups")
-    shutil.copy(source + "Lookup.java", out)
-    env = {"HOME": out, "GOCACHE": out + "/cache", "GOFLAGS": "-mod=mod",
-           "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-    world.run(["javac", "-d", out, out + "/Lookup.java"], timeout=120).ok()
-    world.run(["musl-gcc", "-static", "-O", "-o", out + "/lookup-musl",
-               source + "lookup.c"], timeout=120).ok()
-    world.run(["go", "build", "-o", out + "/lookup-go", source + "lookup.go"],
-              env=env, timeout=300).ok()
-    return out

@@ -95,6 +95,35 @@ def test_servers_of_the_host_in_turn(make):
     assert look_up(site) == [WORLD4]
 
 
+def test_hosts_server_takes_connections_only(make):
+    """The host's first server is connected to and does not answer: the next one
+    is asked, and after two names the first at once no more."""
+    site = make(host=[names.MUTE4, DNS4])
+    argv = ["dig", "+short", "+tries=1", "+time=5", "v4.names.test"]
+    for name in ("v4", "web", "one"):
+        argv[-1] = name + ".names.test"
+        result = site.run(argv).ok()
+        assert WORLD4 in result.out
+    assert result.seconds < 1
+
+
+@pytest.mark.no_asan("the library is not loaded by way of harness.environ()")
+def test_few_descriptors(make):
+    """Programs that hold connections to the stub open leave it descriptors to
+    ask its servers with."""
+    site = make()
+    site.enclave.plain(["prlimit", "--nofile=64",
+                        site.world.bin + "/proxify", "true"]).ok()
+    code = ("import socket, subprocess\n"
+            "held = [socket.create_connection(('127.0.0.1', 53))"
+            " for _ in range(200)]\n"
+            "for _ in range(3):\n"
+            "    subprocess.run(['dig', '+tries=1', '+time=5', '+short',"
+            " 'v4.names.test'], check=True)\n")
+    result = site.enclave.plain([PYTHON, "-c", code]).ok()
+    assert result.out == 3 * (WORLD4 + "\n")
+
+
 def test_dns_option(make):
     site = make(host=[REFUSED4], conf="nameserver %s\n" % REFUSED4)
     options = ["--dns", "%s,%s:53" % (REFUSED4, DNS4)]

@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from harness import WORLD4, until
+from harness import WORLD4
 
 
 @pytest.fixture
@@ -29,9 +29,12 @@ def dig(stage, name):
 
 
 def works(stage):
+    """At the first attempt, and in much less than one at a server that does not
+    answer takes. Return the seconds."""
     status, found, seconds = dig(stage, "v4.names.test")
     assert (status, found) == ("NOERROR", [WORLD4])
-    assert seconds < 1
+    assert seconds < 3  # the machine may have other things to do
+    return seconds
 
 
 def test_zone_that_is_down(stage):
@@ -39,8 +42,7 @@ def test_zone_that_is_down(stage):
     works(stage)
     waiting = stage.enclave.popen(["dig", "+tries=1", "+time=5", "@127.0.0.1",
                                    "x.down.test"], stdout=-1)
-    for _ in range(5):
-        works(stage)
+    assert sorted(works(stage) for _ in range(5))[2] < 1
     out = waiting.communicate(timeout=10)[0].decode()
     assert "SERVFAIL" in out or "REFUSED" in out
     works(stage)
@@ -84,7 +86,8 @@ def test_name_server_gone_and_back(name_servers, stage):
 
 
 def test_worker_killed(stage):
-    """The vendor's supervisor starts another, and that one the stub."""
+    """The vendor's supervisor starts another. It has held the stub's sockets
+    meanwhile, so that no query is lost or refused."""
     works(stage)
     before = stage.enclave.processes("socket_vendor")
     for pid in before:
@@ -92,7 +95,7 @@ def test_worker_killed(stage):
             ppid = int(status.read().partition("PPid:")[2].split()[0])
         if ppid in before:
             os.kill(pid, signal.SIGKILL)
-    until(lambda: dig(stage, "v4.names.test")[1] == [WORLD4], "names work again")
+    works(stage)
 
 
 def test_malformed_queries(stage):

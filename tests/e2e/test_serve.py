@@ -2,15 +2,18 @@
 """Unmodified servers in the enclave serve clients of the host's port, IPv4 and
 IPv6, and see the clients' real addresses."""
 
-import shutil
+import os
+import signal
+import socket
 
 import pytest
 
-from harness import HERE, PYTHON, TIMEOUT, WORLD4, WORLD6, run, until
+from compiled import compiled
+from harness import PYTHON, TIMEOUT, WORLD4, WORLD6, until
 from inbound import PROGRAMS, SERVERS, V4_ONLY, Inside, asks, reachable
 
 HTTP = [name for name in SERVERS
-        if name not in ("redis", "postgres", "memcached", "sshd")]
+        if name not in ("redis", "postgres", "memcached", "sshd", "python-tls")]
 
 
 def marked(names):
@@ -22,12 +25,7 @@ def marked(names):
 @pytest.fixture(scope="session")
 def built(world):
     """The programs that need a compiler."""
-    out = world.dir("serve")
-    shutil.copy(PROGRAMS + "Serve.java", out)
-    run(["javac", "-d", out, out + "/Serve.java"], timeout=120).ok()
-    run(["rustc", "-O", "-o", out + "/serve", PROGRAMS + "serve.rs"],
-        timeout=120).ok()
-    return out
+    return compiled(world, "serve")
 
 
 @pytest.mark.parametrize("name", marked(SERVERS))
@@ -98,6 +96,32 @@ def test_logs_real_addresses(site, built):
         with open(server.dir + "/access.log", encoding="ascii") as log:
             clients = {line.split()[0] for line in log}
     assert {WORLD4, WORLD6} <= clients, clients
+
+
+# Tells each client the address that it has reached.
+REACHED = """
+import socket, sys
+s = socket.create_server(("", int(sys.argv[1])), family=socket.AF_INET6,
+                         dualstack_ipv6=True)
+while True:
+    c, peer = s.accept()
+    c.sendall(repr(c.getsockname()[:2]).encode())
+    c.close()
+"""
+
+
+def test_address_that_was_reached(site, world):
+    """getsockname() of an accepted connection, on a wildcard listener, is where
+    the client went, and not the wildcard."""
+    port = world.port()
+    proc = site.enclave.popen([PYTHON, "-c", REACHED, port])
+    until(lambda: reachable(WORLD4, port), "the server is up")
+    for host, name in ((WORLD4, "::ffff:" + WORLD4), (WORLD6, WORLD6),
+                       ("127.0.0.1", "::ffff:127.0.0.1")):
+        with socket.create_connection((host, port), TIMEOUT) as conn:
+            assert conn.recv(99).decode() == repr((name, port))
+    os.killpg(proc.pid, signal.SIGKILL)
+    proc.wait()
 
 
 def test_restart_without_waiting(site, built):

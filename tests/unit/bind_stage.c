@@ -241,16 +241,27 @@ int hold(const struct bind_stage *s, const char *what, uint16_t *port)
 	return fd;
 }
 
-int join(const struct bind_stage *s, const char *key, uint16_t port)
+static int stand_by(const struct bind_stage *s, const char *verb,
+	const char *key, uint16_t port)
 {
 	uint16_t bound = port;
 	char name[64];
 	int fd = stage_dial(s);
 
-	snprintf(name, sizeof(name), "join-%s", key);
+	snprintf(name, sizeof(name), "%s-%s", verb, key);
 	ck_assert_int_eq(ask_name(fd, name, &bound), SOCKS5_SUCCEEDED);
 	ck_assert_uint_eq(bound, port);
 	return fd;
+}
+
+int join(const struct bind_stage *s, const char *key, uint16_t port)
+{
+	return stand_by(s, "join", key, port);
+}
+
+int meet(const struct bind_stage *s, const char *key, uint16_t port)
+{
+	return stand_by(s, "meet", key, port);
 }
 
 void refused(
@@ -292,19 +303,30 @@ int reached(sa_family_t family, uint16_t port)
 	return fd;
 }
 
-void expect_second(int standby, int client)
+static void expect_address(int standby, int client,
+	int (*name)(int, struct sockaddr *, socklen_t *))
 {
 	uint8_t want[SOCKS5_REPLY_V6_LEN];
 	union sockaddr_any any;
 	socklen_t len = sizeof(any);
 	struct ip_port addr;
 
-	ck_assert_int_eq(getsockname(client, &any.sa, &len), 0);
+	ck_assert_int_eq(name(client, &any.sa, &len), 0);
 	ck_assert_int_eq(ip_port_from_sockaddr(&addr, &any.sa, len), 0);
 	ip_port_map(&addr);
 	ck_assert_uint_eq(
 		socks5_write_reply(want, SOCKS5_SUCCEEDED, &addr), 22);
 	expect(standby, want, sizeof(want));
+}
+
+void expect_second(int standby, int client)
+{
+	expect_address(standby, client, getsockname);
+}
+
+void expect_third(int standby, int client)
+{
+	expect_address(standby, client, getpeername);
 }
 
 void break_off(int fd)

@@ -84,8 +84,9 @@ int ask_name(int fd, const char *name, uint16_t *port);
 /** hold() - a connection that holds a port. @what: "46-" KEY, and so on */
 int hold(const struct bind_stage *s, const char *what, uint16_t *port);
 
-/** join() - a standby connection */
+/** join(), meet() - a standby connection */
 int join(const struct bind_stage *s, const char *key, uint16_t port);
+int meet(const struct bind_stage *s, const char *key, uint16_t port);
 
 /** refused() - ask with a name, be refused with @reply */
 void refused(
@@ -101,6 +102,9 @@ int reached(sa_family_t family, uint16_t port);
 
 /** expect_second() - the second reply names @client's own address */
 void expect_second(int standby, int client);
+
+/** expect_third() - and the third one the address that it reached */
+void expect_third(int standby, int client);
 
 /** break_off() - close with a reset */
 void break_off(int fd);

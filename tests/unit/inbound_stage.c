@@ -291,7 +291,8 @@ static void take_request(struct conn *c, const struct socks5_request *request)
 	ck_assert_int_eq(hold_name_parse(&c->name, &request->dst), 0);
 	switch (c->name.verb) {
 	case HOLD_HOLD: code = take_hold(c); break;
-	case HOLD_JOIN: code = take_join(c); break;
+	case HOLD_JOIN: ck_abort_msg("a vendor meets"); break;
+	case HOLD_MEET: code = take_join(c); break;
 	case HOLD_NONE:
 	default: code = take_plain(c, request); break;
 	}
@@ -365,12 +366,18 @@ void host_turn(int timeout_ms)
 		accept_all();
 }
 
-size_t host_reply2(uint8_t *buf, const char *client, uint16_t port)
+static size_t write_address(uint8_t *buf, struct ip_port addr)
 {
-	struct ip_port addr = ip(client, port);
-
 	ip_port_map(&addr);
 	return socks5_write_reply(buf, SOCKS5_SUCCEEDED, &addr);
+}
+
+size_t host_reply2(uint8_t *buf, const char *client, uint16_t port)
+{
+	size_t len = write_address(buf, ip(client, port));
+
+	return len + write_address(buf + len,
+			     ip(strchr(client, ':') ? HOST6 : HOST4, 8088));
 }
 
 static struct conn *find_standby(uint16_t port)
@@ -382,13 +389,15 @@ static struct conn *find_standby(uint16_t port)
 
 int host_client(uint16_t port, const char *client, uint16_t client_port)
 {
-	uint8_t buf[SOCKS5_REPLY_V6_LEN];
+	uint8_t buf[HOST_REPLY2_LEN];
 	size_t len = host_reply2(buf, client, client_port);
 	struct conn *c;
 
 	for (;;) {
 		UNTIL(find_standby(port));
 		c = find_standby(port);
+		if (c->kind == CONN_PLAIN)
+			len = SOCKS5_REPLY_V6_LEN;
 		if (send(c->fd, buf, len, MSG_NOSIGNAL) == (ssize_t)len)
 			break;
 		host_hang_up(c); /* it belonged to a worker that died */

@@ -116,7 +116,13 @@ struct conn *host_find(enum conn_kind kind, uint16_t port);
 /** host_hang_up() - close a connection */
 void host_hang_up(struct conn *conn);
 
-/** host_reply2() - a second reply. Return: its length, 22 */
+/* The host's addresses, as clients reach them. */
+#define HOST4 "203.0.113.5"
+#define HOST6 "2001:db8:5::5"
+
+#define HOST_REPLY2_LEN (2 * SOCKS5_REPLY_V6_LEN)
+
+/** host_reply2() - a second and a third reply. Return: their length, 44 */
 size_t host_reply2(uint8_t *buf, const char *client, uint16_t port);
 
 /**

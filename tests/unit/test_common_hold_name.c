@@ -26,6 +26,7 @@ static const struct {
 	{"hold-6l-" KEY ".proxy.internal", HOLD_HOLD, false, true, true},
 	{"hold-46l-" KEY ".proxy.internal", HOLD_HOLD, true, true, true},
 	{"join-" KEY ".proxy.internal", HOLD_JOIN, false, false, false},
+	{"meet-" KEY ".proxy.internal", HOLD_MEET, false, false, false},
 };
 
 START_TEST(both_ways)
@@ -77,6 +78,8 @@ END_TEST
 static const char *const bad[] = {
 	"hold-.proxy.internal",
 	"join-.proxy.internal",
+	"meet-.proxy.internal",
+	"meet-4-" KEY ".proxy.internal",
 	"hold-" KEY ".proxy.internal",
 	"hold-5-" KEY ".proxy.internal",
 	"hold-64-" KEY ".proxy.internal",

@@ -2,6 +2,7 @@
 #include "resolv/servers.h"
 #include "test_dns_wire.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 /* The servers that options and log lines speak of. */
@@ -101,6 +102,42 @@ START_TEST(host_resolver)
 }
 END_TEST
 
+START_TEST(host_resolvers)
+{
+	static const struct {
+		const char *from, *to;
+		unsigned max;
+	} table[] = {
+		{DNS_HOST_RESOLVER,
+			DNS_HOST_RESOLVER ":53,2." DNS_HOST_RESOLVER
+					  ":53,3." DNS_HOST_RESOLVER ":53",
+			8},
+		{DNS_HOST_RESOLVER ",10.0.0.2",
+			DNS_HOST_RESOLVER ":53,2." DNS_HOST_RESOLVER
+					  ":53,10.0.0.2:53",
+			3},
+		{"10.0.0.2," DNS_HOST_RESOLVER,
+			"10.0.0.2:53," DNS_HOST_RESOLVER ":53", 2},
+		{DNS_HOST_RESOLVER ":54", DNS_HOST_RESOLVER ":54", 8},
+		{"10.0.0.2", "10.0.0.2:53", 8},
+	};
+	struct socks5_addr servers[8];
+	char text[8 * DNS_SERVER_STRLEN] = "";
+	char one[DNS_SERVER_STRLEN];
+
+	ck_assert_ptr_null(dns_servers_parse(servers, 8, &nr, table[_i].from));
+	nr = dns_servers_spread(servers, table[_i].max, nr);
+	ck_assert_uint_le(nr, table[_i].max);
+	for (unsigned i = 0; i < nr; i++) {
+		ck_assert_uint_eq(servers[i].name_len, strlen(servers[i].name));
+		dns_server_format(&servers[i], one, sizeof(one));
+		snprintf(text + strlen(text), sizeof(text) - strlen(text),
+			"%s%s", i ? "," : "", one);
+	}
+	ck_assert_str_eq(text, table[_i].to);
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("dns_text");
@@ -114,6 +151,7 @@ int main(void)
 	tcase_add_test(tc, listen_addresses);
 	tcase_add_test(tc, longest_name);
 	tcase_add_test(tc, host_resolver);
+	tcase_add_loop_test(tc, host_resolvers, 0, 5);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

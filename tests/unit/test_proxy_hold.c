@@ -48,6 +48,29 @@ START_TEST(hold_does_not_listen)
 }
 END_TEST
 
+/* Who meets is told both ends of the client's connection. */
+START_TEST(meet_tells_both_addresses)
+{
+	static const sa_family_t families[] = {AF_INET, AF_INET6};
+	uint16_t port = 0;
+	int holder, standby, client;
+
+	bind_stage_start(&stage);
+	holder = hold(&stage, "46-" KEY_A, &port);
+	for (int i = 0; i < 2; i++) {
+		standby = meet(&stage, KEY_A, port);
+		client = reached(families[i], port);
+		expect_second(standby, client);
+		expect_third(standby, client);
+		expect_open(standby, client);
+		close(standby);
+		expect_end(client);
+	}
+	refused(&stage, "meet-" KEY_B, port, SOCKS5_NOT_ALLOWED);
+	close(holder);
+}
+END_TEST
+
 /* Another program cannot take a port that is held and does not listen. */
 START_TEST(hold_keeps_others_out)
 {
@@ -397,6 +420,7 @@ int main(void)
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_set_timeout(tcase, 3 * WAIT_SECONDS);
 	tcase_add_test(tcase, hold_does_not_listen);
+	tcase_add_test(tcase, meet_tells_both_addresses);
 	tcase_add_test(tcase, hold_keeps_others_out);
 	tcase_add_test(tcase, scopes);
 	tcase_add_test(tcase, loopback_scope_is_narrow);

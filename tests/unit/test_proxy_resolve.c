@@ -299,13 +299,23 @@ END_TEST
 
 START_TEST(reserved_name)
 {
-	ck_assert(is_resolver_name("resolver.proxy.internal"));
-	ck_assert(is_resolver_name("Resolver.PROXY.internal."));
-	ck_assert(!is_resolver_name("resolver.proxy.internal.."));
-	ck_assert(!is_resolver_name("resolver.proxy.internal.org"));
-	ck_assert(!is_resolver_name("resolver.proxy.interna"));
-	ck_assert(!is_resolver_name("xresolver.proxy.internal"));
-	ck_assert(!is_resolver_name(""));
+	size_t first = 9;
+
+	ck_assert(is_resolver_name("resolver.proxy.internal", &first));
+	ck_assert_uint_eq(first, 0);
+	ck_assert(is_resolver_name("2.resolver.proxy.internal", &first));
+	ck_assert_uint_eq(first, 1);
+	ck_assert(is_resolver_name("3.resolver.proxy.internal", &first));
+	ck_assert_uint_eq(first, 2);
+	ck_assert(!is_resolver_name("4.resolver.proxy.internal", &first));
+	ck_assert(!is_resolver_name("1.resolver.proxy.internal", &first));
+	ck_assert(!is_resolver_name("2resolver.proxy.internal", &first));
+	ck_assert(is_resolver_name("Resolver.PROXY.internal.", &first));
+	ck_assert(!is_resolver_name("resolver.proxy.internal..", &first));
+	ck_assert(!is_resolver_name("resolver.proxy.internal.org", &first));
+	ck_assert(!is_resolver_name("resolver.proxy.interna", &first));
+	ck_assert(!is_resolver_name("xresolver.proxy.internal", &first));
+	ck_assert(!is_resolver_name("", &first));
 }
 END_TEST
 

@@ -20,14 +20,13 @@ static const struct {
 	const char *client;
 	const char *remote, *local;
 } addresses[] = {
-	{"0.0.0.0", 0, "192.0.2.9", "192.0.2.9", "0.0.0.0"},
+	{"0.0.0.0", 0, "192.0.2.9", "192.0.2.9", HOST4},
 	{"192.0.2.1", 0, "192.0.2.9", "192.0.2.9", "192.0.2.1"},
-	{"::", 0, "192.0.2.9", "::ffff:192.0.2.9", "::ffff:0.0.0.0"},
-	{"::", 0, "2001:db8::9", "2001:db8::9", "::"},
-	{"::", VENDOR_V6ONLY, "2001:db8::9", "2001:db8::9", "::"},
+	{"::", 0, "192.0.2.9", "::ffff:192.0.2.9", "::ffff:" HOST4},
+	{"::", 0, "2001:db8::9", "2001:db8::9", HOST6},
+	{"::", VENDOR_V6ONLY, "2001:db8::9", "2001:db8::9", HOST6},
 	{"2001:db8::1", 0, "2001:db8::9", "2001:db8::9", "2001:db8::1"},
-	{"::ffff:0.0.0.0", 0, "192.0.2.9", "::ffff:192.0.2.9",
-		"::ffff:0.0.0.0"},
+	{"::ffff:0.0.0.0", 0, "192.0.2.9", "::ffff:192.0.2.9", "::ffff:" HOST4},
 	{"127.0.0.1", VENDOR_LOOPBACK, "127.0.0.1", "127.0.0.1", "127.0.0.1"},
 	{"::1", VENDOR_LOOPBACK, "::1", "::1", "::1"},
 };
@@ -70,7 +69,7 @@ static void forget(struct conn *c)
 START_TEST(test_split)
 {
 	static const uint8_t hello[5] = {'h', 'e', 'l', 'l', 'o'};
-	uint8_t buf[SOCKS5_REPLY_V6_LEN + sizeof(hello)];
+	uint8_t buf[HOST_REPLY2_LEN + sizeof(hello)];
 	size_t len = host_reply2(buf, "192.0.2.9", 4711);
 	struct vendor_result res;
 	char text[16] = "";
@@ -272,6 +271,7 @@ START_TEST(test_held_back)
 	control = serve_with(8080, 1);
 	UNTIL(host_count(CONN_JOIN, 8080) == 4);
 	ck_assert_int_eq(host.joins, 4);
+	worker_settle(); /* to it, too, all four are idle */
 	for (int i = 0; i < 4; i++)
 		clients[i] = host_client(8080, "192.0.2.9", 1000 + i);
 	quiet_turns();
@@ -657,7 +657,7 @@ int main(void)
 	tcase_set_timeout(tc, 40);
 	tcase_add_checked_fixture(tc, inbound_setup, inbound_teardown);
 	LOOP_TEST(tc, test_addresses, addresses);
-	tcase_add_loop_test(tc, test_split, 1, SOCKS5_REPLY_V6_LEN + 5);
+	tcase_add_loop_test(tc, test_split, 1, HOST_REPLY2_LEN + 5);
 	tcase_add_test(tc, test_client_leaves);
 	LOOP_TEST(tc, test_bad_reply, bad_replies);
 	tcase_add_test(tc, test_wrong_family);

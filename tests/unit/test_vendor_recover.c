@@ -87,7 +87,7 @@ END_TEST
 START_TEST(test_last_client)
 {
 	struct vendor_result res;
-	uint8_t buf[SOCKS5_REPLY_V6_LEN];
+	uint8_t buf[HOST_REPLY2_LEN];
 	size_t len = host_reply2(buf, "192.0.2.9", 4711);
 	int control, conn, client;
 	struct conn *c;

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Usage: serve.py threading|asyncio|backlog PORT. Tells each client its address.
+"""Usage: serve.py threading|asyncio|backlog|tls PORT [CERTIFICATE]. Tells each
+client its address.
 
 backlog: a single thread with listen(fd, 5), the smallest server there is.
+tls: https, by wrapping the listening socket.
 """
 
 import asyncio
 import http.server
 import socket
+import ssl
 import sys
 
 mode, port = sys.argv[1], int(sys.argv[2])
@@ -54,9 +57,19 @@ def serve_backlog():
                 pass
 
 
+def serve_tls():
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[3])
+    server = http.server.ThreadingHTTPServer(("", port), Handler)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    server.serve_forever()
+
+
 if mode == "asyncio":
     asyncio.run(serve_asyncio())
 elif mode == "backlog":
     serve_backlog()
+elif mode == "tls":
+    serve_tls()
 else:
     http.server.ThreadingHTTPServer(("", port), Handler).serve_forever()
