@@ -133,7 +133,8 @@ _Static_assert(sizeof(struct vendor_request) == VENDOR_MSG_SIZE, "wire size");
  * @local:  CONNECT: the local address of the host's connection; AF_UNSPEC
  *          unless @status is 0. BIND: the address with its real port. ACCEPT:
  *          the address that the client reached
- * @key:    BIND: names the listener in a REJOIN
+ * @key:    BIND: names the listener in a REJOIN. PING: tells which DNS servers
+ *          the vendor's stub asks, zero without a stub
  *
  * Carries exactly one fd if it is a CONNECT or ACCEPT with status 0, else none.
  */

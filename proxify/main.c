@@ -254,12 +254,13 @@ static bool nobody_listens(int err)
 }
 
 /* Whoever was asked while the worker died and the next one came asks again. */
-static int ping(const struct vendor_address *vendor)
+static int ping(
+	const struct vendor_address *vendor, uint8_t key[VENDOR_KEY_LEN])
 {
 	int ret = -1;
 
 	for (int i = 0; i < PING_TRIES; i++) {
-		ret = vendor_ask(vendor, VENDOR_PING, "", 0);
+		ret = vendor_ask(vendor, VENDOR_PING, "", 0, key);
 		if (ret != -1 || (errno != EPROTO && errno != ECONNRESET))
 			break;
 	}
@@ -317,12 +318,34 @@ static int complain_of_vendor(const char *path, int err)
 	return -1;
 }
 
+/* A vendor that runs already was told whom to ask when it was started. One
+ * without a stub is check_names()'s matter. */
+static void check_dns(const struct options *options,
+	const struct settings *settings, const struct resolv_plan *plan,
+	const uint8_t key[VENDOR_KEY_LEN])
+{
+	static const uint8_t none[VENDOR_KEY_LEN];
+	uint8_t wanted[DNS_SERVERS_KEY];
+
+	if (options->names.nr_servers == 0 || !plan->stub ||
+		memcmp(key, none, sizeof(none)) == 0)
+		return;
+	dns_servers_key(wanted, plan->servers, plan->nr_servers);
+	if (memcmp(key, wanted, sizeof(wanted)) != 0)
+		warn(settings,
+			"the vendor runs already and asks other DNS servers: "
+			"--dns is not looked at");
+}
+
 static int ensure_vendor(const struct options *options,
 	const struct settings *settings, const struct resolv_plan *plan,
 	const struct vendor_address *vendor)
 {
-	int ret = ping(vendor);
+	uint8_t key[VENDOR_KEY_LEN] = {0};
+	int ret = ping(vendor, key);
 
+	if (ret == 0)
+		check_dns(options, settings, plan, key);
 	if (ret == 0 && options->nr_allow > 0 &&
 		settings->log_level >= LOG_INFO)
 		say("the vendor at %s runs already: it serves whom it was "
@@ -331,7 +354,7 @@ static int ensure_vendor(const struct options *options,
 	if (ret == -1 && nobody_listens(errno)) {
 		if (start_vendor(options, plan, vendor->path) == -1)
 			return -1;
-		ret = ping(vendor);
+		ret = ping(vendor, key);
 	}
 	if (ret == 0)
 		return 0;
@@ -347,7 +370,7 @@ static void probe(
 	if (settings->log_level < LOG_WARN)
 		return;
 	endpoint_format(&settings->endpoint, endpoint, sizeof(endpoint));
-	ret = vendor_ask(vendor, VENDOR_PROBE, endpoint, PROBE_MS);
+	ret = vendor_ask(vendor, VENDOR_PROBE, endpoint, PROBE_MS, NULL);
 	if (ret == 0)
 		return;
 	say("warning: the host proxy %s does not answer (%s); start 'proxy' on "

@@ -67,7 +67,7 @@ static int await(int fd, int timeout_ms)
 	return ret > 0 ? 0 : -1;
 }
 
-static int receive(int fd, enum vendor_op op)
+static int receive(int fd, enum vendor_op op, uint8_t *key)
 {
 	struct vendor_result result;
 	int pass, nr_fds;
@@ -89,11 +89,13 @@ static int receive(int fd, enum vendor_op op)
 		errno = result.status ? result.status : EPROTO;
 		return -1;
 	}
+	if (key)
+		memcpy(key, result.key, sizeof(result.key));
 	return result.status;
 }
 
 int vendor_ask(const struct vendor_address *vendor, enum vendor_op op,
-	const char *endpoint, uint32_t timeout_ms)
+	const char *endpoint, uint32_t timeout_ms, uint8_t *key)
 {
 	struct vendor_request request;
 	int fd = connect_to(vendor);
@@ -109,7 +111,7 @@ int vendor_ask(const struct vendor_address *vendor, enum vendor_op op,
 	if (ret != -1 || errno == EPIPE)
 		ret = await(fd, (int)timeout_ms + PATIENCE_MS);
 	if (ret != -1)
-		ret = receive(fd, op);
+		ret = receive(fd, op, key);
 	closefd(&fd);
 	return ret;
 }

@@ -26,6 +26,7 @@ struct vendor_address {
  * @vendor:   where it is, and whom it may belong to
  * @op:       VENDOR_PING or VENDOR_PROBE
  * @endpoint: the host proxy to ask about, as text, or "" for the vendor's
+ * @key:      set to the answer's, if there is one; may be NULL
  * @timeout_ms: how long the vendor may take for it; the answer is awaited for
  *            a while more
  *
@@ -34,7 +35,7 @@ struct vendor_address {
  * are not served, EPERM when it is somebody else's, ETIMEDOUT, EPROTO.
  */
 int vendor_ask(const struct vendor_address *vendor, enum vendor_op op,
-	const char *endpoint, uint32_t timeout_ms);
+	const char *endpoint, uint32_t timeout_ms, uint8_t *key);
 
 /**
  * vendor_start() - run socket_vendor and wait until it has detached

@@ -98,7 +98,7 @@ static bool try_again(int err)
 
 static void client_destroy(struct reap *reap)
 {
-	struct client *c = list_of(reap, struct client, reap);
+	struct client *c = list_entry(reap, struct client, reap);
 
 	assert(c->magic == CLIENT_MAGIC && c->state == CLIENT_GONE);
 	c->magic = 0;
@@ -377,7 +377,7 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 
 static void on_watch(struct watch *w, int revents)
 {
-	on_ready(list_of(w, struct client, watch), revents);
+	on_ready(list_entry(w, struct client, watch), revents);
 }
 
 static void on_deadline(struct ev_loop *loop, ev_timer *w, int revents)
@@ -427,7 +427,7 @@ static struct client *make(
 	c->deadline.data = c;
 	connect_init(&c->job, env->loop, env->budget);
 	list_init(&c->link);
-	list_add(&env->clients, &c->link);
+	list_add_tail(&env->clients, &c->link);
 	env->nr++;
 	client_set_deadline(c, service->config.handshake_timeout);
 	return c;
@@ -467,5 +467,5 @@ int client_adopt(struct client_env *env, const struct client_move *move)
 void client_abort_all(struct client_env *env)
 {
 	while (!list_empty(&env->clients))
-		client_end(list_of(env->clients.next, struct client, link));
+		client_end(list_entry(env->clients.next, struct client, link));
 }

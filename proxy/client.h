@@ -10,7 +10,7 @@
 #include "common/socks5.h"
 #include "proxy/budget.h"
 #include "proxy/exports.h"
-#include "proxy/list.h"
+#include "common/list.h"
 #include "proxy/nameservers.h"
 #include "proxy/relay.h"
 #include "proxy/resolve.h"

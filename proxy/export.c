@@ -74,7 +74,7 @@ static const char *scope_text(const struct bind_scope *scope)
 
 static void export_destroy(struct reap *reap)
 {
-	struct export *e = list_of(reap, struct export, reap);
+	struct export *e = list_entry(reap, struct export, reap);
 
 	assert(e->magic == EXPORT_MAGIC && e->dead);
 	e->magic = 0;
@@ -96,7 +96,7 @@ void export_end(struct export *e)
 	fd_budget_give(env->lobby.budget, (long)e->lobby.host.nr);
 	lobby_close(&e->lobby);
 	while (!list_empty(&e->members))
-		member_end(list_of(e->members.next, struct member, link));
+		member_end(list_entry(e->members.next, struct member, link));
 	reap_later(env->member.reaper, &e->reap, export_destroy);
 }
 
@@ -196,7 +196,7 @@ static void release(
  */
 static void pair_one(struct export *e, int client, const struct ip_port *addr)
 {
-	struct member *m = list_of(e->idle.next, struct member, idle_link);
+	struct member *m = list_entry(e->idle.next, struct member, idle_link);
 	struct export_pair pair = {
 		.sock[1] = {client, (sa_family_t)addr->family}};
 
@@ -227,14 +227,14 @@ static void pair_all(struct export *e)
 
 static bool on_expects(const struct lobby *lobby)
 {
-	const struct export *e = list_of(lobby, struct export, lobby);
+	const struct export *e = list_entry(lobby, struct export, lobby);
 
 	return !list_empty(&e->idle);
 }
 
 static void on_arrived(struct lobby *lobby)
 {
-	struct export *e = list_of(lobby, struct export, lobby);
+	struct export *e = list_entry(lobby, struct export, lobby);
 
 	assert(e->magic == EXPORT_MAGIC && !e->dead);
 	pair_all(e);
@@ -256,7 +256,7 @@ static void on_ready(struct member *m)
 	assert(e->magic == EXPORT_MAGIC && !e->dead);
 	if (m->role == MEMBER_HOLD)
 		return;
-	list_add(&e->idle, &m->idle_link);
+	list_add_tail(&e->idle, &m->idle_link);
 	pair_all(e);
 }
 
@@ -295,7 +295,7 @@ int export_add(
 		return ENOMEM;
 	mine.out_len += socks5_write_reply(
 		mine.out + mine.out_len, SOCKS5_SUCCEEDED, &bound);
-	list_add(&e->members, &m->link);
+	list_add_tail(&e->members, &m->link);
 	if (is_owner(m))
 		e->nr_owners++;
 	export_check(e);
@@ -308,7 +308,7 @@ void export_look_at_owners(struct export *e)
 	struct list *l, *next;
 
 	for (l = e->members.next; !e->dead && l != &e->members; l = next) {
-		struct member *m = list_of(l, struct member, link);
+		struct member *m = list_entry(l, struct member, link);
 
 		next = l->next;
 		if (is_owner(m))

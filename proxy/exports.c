@@ -60,7 +60,7 @@ static struct export *find(
 		bucket_of(x, bind_policy_host_port(x->env.policy, port));
 
 	for (struct list *l = bucket->next; l != bucket; l = l->next) {
-		struct export *e = list_of(l, struct export, link);
+		struct export *e = list_entry(l, struct export, link);
 
 		if (e->port == port && key_equal(&e->key, key))
 			return e;
@@ -75,7 +75,7 @@ static struct export *find_rival(
 	struct list *bucket = bucket_of(x, host_port);
 
 	for (struct list *l = bucket->next; l != bucket; l = l->next) {
-		struct export *e = list_of(l, struct export, link);
+		struct export *e = list_entry(l, struct export, link);
 
 		if (e->lobby.host.port == host_port &&
 			scope_overlap(&e->scope, scope))
@@ -88,7 +88,7 @@ static struct export *find_rival(
 static bool is_taken(void *env, uint16_t port)
 {
 	static const struct bind_scope both = {.v4 = true, .v6 = true};
-	struct exports *x = list_of(env, struct exports, env);
+	struct exports *x = list_entry(env, struct exports, env);
 
 	return find_rival(x, &both, port) != NULL;
 }
@@ -139,7 +139,7 @@ static int own(struct exports *x, const struct export_key *key,
 	e = export_new(&x->env, key, scope, port, conn->fd, &err);
 	if (!e)
 		return err;
-	list_add(bucket_of(x, e->lobby.host.port), &e->link);
+	list_add_tail(bucket_of(x, e->lobby.host.port), &e->link);
 	err = export_add(e, role, conn);
 	if (err)
 		export_end(e);
@@ -268,7 +268,7 @@ void exports_close(struct exports *x)
 	x->closed = true;
 	for (size_t i = 0; i < NR_BUCKETS; i++)
 		while (!list_empty(&x->bucket[i]))
-			export_end(list_of(
+			export_end(list_entry(
 				x->bucket[i].next, struct export, link));
 	assert(x->env.nr == 0);
 }

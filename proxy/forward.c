@@ -125,7 +125,7 @@ static bool try_again(int err)
 
 static void forward_destroy(struct reap *reap)
 {
-	struct forward *f = list_of(reap, struct forward, reap);
+	struct forward *f = list_entry(reap, struct forward, reap);
 
 	assert(f->magic == FORWARD_MAGIC && f->state == FORWARD_GONE);
 	f->magic = 0;
@@ -579,7 +579,7 @@ int forward_new(struct client_env *env, struct service *service, int fd)
 	f->deadline.data = f;
 	dialer_init(&f->dialer, env->loop, env->resolver, env->budget);
 	list_init(&f->link);
-	list_add(&env->forwards, &f->link);
+	list_add_tail(&env->forwards, &f->link);
 	env->nr++;
 	begin(f);
 	return 0;
@@ -588,5 +588,6 @@ int forward_new(struct client_env *env, struct service *service, int fd)
 void forward_abort_all(struct client_env *env)
 {
 	while (!list_empty(&env->forwards))
-		forward_end(list_of(env->forwards.next, struct forward, link));
+		forward_end(
+			list_entry(env->forwards.next, struct forward, link));
 }

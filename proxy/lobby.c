@@ -51,7 +51,7 @@ static void lobby_pause(struct lobby *l)
 {
 	struct lobby_env *env = l->env;
 
-	list_add(&env->paused, &l->link);
+	list_add_tail(&env->paused, &l->link);
 	if (!ev_is_active(&env->pause))
 		ev_timer_again(env->loop, &env->pause);
 	lobby_watch(l);
@@ -84,7 +84,8 @@ void lobby_env_resume(struct lobby_env *env)
 	assert(env->magic == LOBBY_ENV_MAGIC);
 	ev_timer_stop(env->loop, &env->pause);
 	while (!list_empty(&env->paused)) {
-		struct lobby *l = list_of(env->paused.next, struct lobby, link);
+		struct lobby *l =
+			list_entry(env->paused.next, struct lobby, link);
 
 		list_del(&l->link);
 		lobby_watch(l);
@@ -135,7 +136,7 @@ static void on_sweep(struct ev_loop *loop, ev_timer *timer, int revents)
 
 	assert(l->magic == LOBBY_MAGIC);
 	for (i = l->waiting.next; i != &l->waiting; i = next) {
-		struct waiting *w = list_of(i, struct waiting, link);
+		struct waiting *w = list_entry(i, struct waiting, link);
 
 		next = i->next;
 		if (!is_alive(w))
@@ -157,7 +158,7 @@ int lobby_look(struct lobby *l, struct ip_port *addr)
 	list_del(&l->link);
 	lobby_watch(l);
 	for (i = l->waiting.next; i != &l->waiting; i = next) {
-		struct waiting *w = list_of(i, struct waiting, link);
+		struct waiting *w = list_entry(i, struct waiting, link);
 
 		next = i->next;
 		if (is_alive(w)) {
@@ -172,7 +173,7 @@ int lobby_look(struct lobby *l, struct ip_port *addr)
 void lobby_take(struct lobby *l)
 {
 	assert(l->magic == LOBBY_MAGIC && !list_empty(&l->waiting));
-	forget(l, list_of(l->waiting.next, struct waiting, link));
+	forget(l, list_entry(l->waiting.next, struct waiting, link));
 }
 
 /* ---- accepting ---- */
@@ -206,7 +207,7 @@ static bool enqueue(struct lobby *l, int fd, const struct ip_port *addr)
 	w->fd = fd;
 	w->addr = *addr;
 	list_init(&w->link);
-	list_add(&l->waiting, &w->link);
+	list_add_tail(&l->waiting, &w->link);
 	l->nr_waiting++;
 	l->env->nr_waiting++;
 	if (l->nr_waiting == 1)
@@ -337,6 +338,6 @@ void lobby_close(struct lobby *l)
 	host_port_close(&l->host);
 	for (i = l->waiting.next; i != &l->waiting; i = next) {
 		next = i->next;
-		reset(l, list_of(i, struct waiting, link));
+		reset(l, list_entry(i, struct waiting, link));
 	}
 }

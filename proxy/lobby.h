@@ -33,7 +33,7 @@
 #include "proxy/bind_policy.h"
 #include "proxy/budget.h"
 #include "proxy/host_port.h"
-#include "proxy/list.h"
+#include "common/list.h"
 
 #include <ev.h>
 

@@ -38,7 +38,7 @@ static bool try_again(int err)
 
 static void destroy(struct reap *reap)
 {
-	struct member *m = list_of(reap, struct member, reap);
+	struct member *m = list_entry(reap, struct member, reap);
 
 	assert(m->magic == MEMBER_MAGIC && m->state == MEMBER_GONE);
 	assert(list_empty(&m->link) && list_empty(&m->idle_link));
@@ -133,7 +133,7 @@ static void flush_out(struct member *m)
 
 static void on_watch(struct watch *w, int revents)
 {
-	struct member *m = list_of(w, struct member, watch);
+	struct member *m = list_entry(w, struct member, watch);
 
 	assert(m->magic == MEMBER_MAGIC && m->state != MEMBER_GONE);
 	if ((revents & EV_READ) && !member_alive(m))

@@ -22,7 +22,7 @@
  */
 
 #include "common/socks5.h"
-#include "proxy/list.h"
+#include "common/list.h"
 #include "proxy/reap.h"
 #include "proxy/watch.h"
 

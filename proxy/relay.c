@@ -203,7 +203,7 @@ void relay_arm_reset(int fd, sa_family_t family)
 
 static void relay_destroy(struct reap *reap)
 {
-	struct relay *r = list_of(reap, struct relay, reap);
+	struct relay *r = list_entry(reap, struct relay, reap);
 
 	assert(r->magic == RELAY_MAGIC && (r->events & CLOSED));
 	r->magic = 0;
@@ -365,7 +365,7 @@ static void set_watched(struct relay *r, bool watched)
 		return;
 	r->watched = watched;
 	list_del(&r->link);
-	list_add(watched ? &g->watched : &g->steady, &r->link);
+	list_add_tail(watched ? &g->watched : &g->steady, &r->link);
 	if (watched && !ev_is_active(&g->sweep)) {
 		g->sweep.repeat = g->sweep_every;
 		ev_timer_again(g->loop, &g->sweep);
@@ -502,7 +502,7 @@ static void on_sweep(struct ev_loop *loop, ev_timer *w, int revents)
 	/* Sweeping a relay takes at most itself off the list. */
 	for (link = g->watched.next; link != &g->watched; link = next) {
 		next = link->next;
-		sweep_relay(list_of(link, struct relay, link), ev_now(loop));
+		sweep_relay(list_entry(link, struct relay, link), ev_now(loop));
 	}
 	if (list_empty(&g->watched))
 		ev_timer_stop(loop, w);
@@ -569,7 +569,7 @@ void relay_group_abort(struct relay_group *g)
 	for (size_t i = 0; i < 2; i++)
 		while (!list_empty(lists[i]))
 			relay_abort(
-				list_of(lists[i]->next, struct relay, link));
+				list_entry(lists[i]->next, struct relay, link));
 }
 
 void relay_group_free(struct relay_group *g)
@@ -606,7 +606,7 @@ struct relay *relay_new(struct relay_group *g, const struct relay_sock sock[2],
 	ev_init(&r->idle, on_idle);
 	r->idle.data = r;
 	list_init(&r->link);
-	list_add(&g->steady, &r->link);
+	list_add_tail(&g->steady, &r->link);
 	g->nr++;
 	return r;
 }

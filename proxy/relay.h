@@ -11,7 +11,7 @@
  */
 
 #include "proxy/held.h"
-#include "proxy/list.h"
+#include "common/list.h"
 #include "proxy/reap.h"
 
 #include <errno.h>

@@ -3,7 +3,7 @@
 
 #include "common/log.h"
 #include "proxy/connect.h"
-#include "proxy/list.h"
+#include "common/list.h"
 #include "proxy/nameservers.h"
 
 #include <ares.h>
@@ -204,7 +204,7 @@ static struct channel *channel_new(struct resolver *resolver)
 	ev_init(&ch->timer, on_timer);
 	ch->timer.data = ch;
 	list_init(&ch->link);
-	list_add(&resolver->channels, &ch->link);
+	list_add_tail(&resolver->channels, &ch->link);
 	return ch;
 }
 
@@ -252,7 +252,7 @@ void resolver_free(struct resolver *resolver)
 	for (struct list *link = resolver->channels.next, *next;
 		link != &resolver->channels; link = next) {
 		next = link->next;
-		channel_free(list_of(link, struct channel, link));
+		channel_free(list_entry(link, struct channel, link));
 	}
 	assert(resolver->nr_open == 0);
 	resolver->magic = 0;

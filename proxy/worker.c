@@ -255,7 +255,7 @@ static void drop(struct worker_config *config, int *fd)
 /* To worker 0: a client that asks for a port. */
 static void deliver_client(struct mail *mail, void *receiver)
 {
-	struct client_mail *m = list_of(mail, struct client_mail, mail);
+	struct client_mail *m = list_entry(mail, struct client_mail, mail);
 	struct worker *w = receiver;
 
 	if (!w || atomic_load(&w->killing) ||
@@ -303,7 +303,7 @@ static int serve(struct worker *w, struct service *s, int fd)
 /* To a worker that has less to do: a connection that was just accepted. */
 static void deliver_accepted(struct mail *mail, void *receiver)
 {
-	struct accept_mail *m = list_of(mail, struct accept_mail, mail);
+	struct accept_mail *m = list_entry(mail, struct accept_mail, mail);
 	struct worker *w = receiver;
 
 	if (!w || atomic_load(&w->killing) ||
@@ -375,7 +375,7 @@ static void start_relay(struct worker *w, const struct export_pair *pair)
 
 static void deliver_relay(struct mail *mail, void *receiver)
 {
-	struct relay_mail *m = list_of(mail, struct relay_mail, mail);
+	struct relay_mail *m = list_entry(mail, struct relay_mail, mail);
 	struct worker *w = receiver;
 
 	if (!w || atomic_load(&w->killing)) {

@@ -10,7 +10,7 @@
 
 #include "resolv/dns_stub.h"
 #include "resolv/dns_tcp.h"
-#include "resolv/list.h"
+#include "common/list.h"
 
 #define STUB_MAGIC   0x5a11d011u
 #define CLIENT_MAGIC 0x5a11d012u

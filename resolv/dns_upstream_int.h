@@ -9,7 +9,7 @@
 
 #include "resolv/dns_tcp.h"
 #include "resolv/dns_upstream.h"
-#include "resolv/list.h"
+#include "common/list.h"
 #include "resolv/servers.h"
 
 #define UPSTREAM_MAGIC 0x5a11d001u

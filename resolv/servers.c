@@ -202,3 +202,23 @@ unsigned dns_servers_spread(
 	}
 	return nr;
 }
+
+/* FNV-1a, 64 bits, of the servers as text. */
+void dns_servers_key(uint8_t key[DNS_SERVERS_KEY],
+	const struct socks5_addr *servers, unsigned nr)
+{
+	uint64_t hash = 0xcbf29ce484222325u;
+	char text[DNS_SERVER_STRLEN];
+	unsigned i;
+	size_t at;
+
+	for (i = 0; i < nr; i++) {
+		dns_server_format(&servers[i], text, sizeof(text));
+		/* with the NUL, which keeps them apart */
+		for (at = 0; at <= strlen(text); at++)
+			hash = (hash ^ (uint8_t)text[at]) * 0x100000001b3u;
+	}
+	memset(key, 0, DNS_SERVERS_KEY);
+	memcpy(key, &hash, sizeof(hash));
+	key[sizeof(hash)] = (uint8_t)(nr + 1);
+}

@@ -58,6 +58,17 @@ const char *dns_server_format(
 /** dns_server_host_resolver() - the reserved name, port 53 */
 void dns_server_host_resolver(struct socks5_addr *out);
 
+#define DNS_SERVERS_KEY 16
+
+/**
+ * dns_servers_key() - tells one list of servers from another
+ * @key: filled; never all zero
+ *
+ * Not for telling friend from foe.
+ */
+void dns_servers_key(uint8_t key[DNS_SERVERS_KEY],
+	const struct socks5_addr *servers, unsigned nr);
+
 /**
  * dns_servers_spread() - name the host's servers one by one
  * @servers: in it, the reserved name is followed by "2." and it, and so on to

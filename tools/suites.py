@@ -218,8 +218,9 @@ def pytest(log, name, build_path, options=(), env=None, machine=None):
 def pytest_run(log, name, build_path, options, env, machine):
     """Return how many passed, and the names of those that did not."""
     xml = os.path.join(OUT, "logs", name + ".xml")
-    if os.path.exists(xml):
-        os.unlink(xml)
+    for old in (xml, VM_OUT + VM_XML):
+        if os.path.exists(old):
+            os.unlink(old)
     env = dict({"BUILD": build_path}, **(env or {}))
     argv = aslr_wrap(env) + [
         PYTHON, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q",
@@ -295,33 +296,39 @@ def suite_install(log, args):
 # takes ten times as long. (The whole of tests/e2e runs there too, by hand.)
 VM_E2E = [
     "test_a_stage.py", "test_curl.py", "test_transfer.py", "test_half_close.py",
-    "test_errors.py", "test_reset.py", "test_sockdiff.py", "test_nonblocking.py",
-    "test_crowd.py", "test_proxy.py",
+    "test_reset.py", "test_sockdiff.py", "test_nonblocking.py", "test_crowd.py",
+    "test_vsock.py",
+    "test_errors.py::test_curl", "test_errors.py::test_nonblocking",
+    "test_proxy.py::test_payload_with_the_request",
+    "test_proxy.py::test_back_pressure", "test_proxy.py::test_nothing_leaks",
+    "test_proxy.py::test_client_gone_before_the_answer",
+    "test_proxy.py::test_out_of_fds", "test_proxy.py::test_drain",
     "test_serve.py::test_serves[vsock-nginx]",
     "test_serve.py::test_serves[vsock-redis]",
     "test_serve.py::test_serves[vsock-python-threading]",
     "test_serve.py::test_under_load[vsock-nginx]",
     "test_recovery.py::test_kill[vsock-both-nginx]",
-    "test_recovery.py::test_idle_pool",
-    "test_modes_fixed.py::test_half_close",
-    "test_modes_fixed.py::test_into_the_enclave",
-    "test_modes_transparent.py::test_prefix_in_parts",
+    "test_recovery.py::test_idle_pool[vsock]",
+    "test_modes_fixed.py::test_half_close[vsock]",
+    "test_modes_fixed.py::test_into_the_enclave[vsock]",
+    "test_modes_transparent.py::test_prefix_is_the_suites[vsock]",
+    "test_modes_transparent.py::test_scenario_3[vsock-nft-4]",
+    "test_modes_transparent.py::test_scenario_4[vsock-iptables-6]",
+    "test_names_programs.py::test_addresses[vsock-getent]",
+    "test_names_programs.py::test_addresses[vsock-go]",
+    "test_names_programs.py::test_dig_other_types[vsock]",
+    "test_names_programs.py::test_fetch_by_name[vsock]",
 ]
 
 VM_OUT = os.path.join(OUT, "vm-out")
 VM_XML = "/out/results.xml"
 
 
-def vm_machine(kernel=None):
-    """A function that makes an argv, with its environment, one that runs in
-    the virtual machine."""
-    def machine(argv, env):
-        where = ["tests/vm/run", "-t", "2400", "-m", "3072"]
-        if kernel:
-            where += ["-k", kernel]
-        inside = ["%s=%s" % item for item in sorted(env.items())]
-        return where + ["env"] + inside + argv, {"VM_OUT": VM_OUT + "/out"}
-    return machine
+def in_vm(argv, env):
+    """Make an argv, with its environment, one that runs in the virtual machine."""
+    inside = ["%s=%s" % item for item in sorted(env.items())]
+    return (["tests/vm/run", "-t", "2400", "-m", "3072", "env"] + inside + argv,
+            {"VM_OUT": VM_OUT + "/out"})
 
 
 def vm_env(log):
@@ -329,14 +336,14 @@ def vm_env(log):
     timeout is longer by what the emulation costs."""
     programs = os.path.join(OUT, "vm-programs")
     log.run([PYTHON, "-B", "tests/e2e/compiled.py", programs])
-    return {"E2E_COMPILED": programs, "E2E_TIMEOUT": "240"}
+    return {"E2E_COMPILED": programs, "E2E_TIMEOUT": "120"}
 
 
 def suite_vm(log, args):
     """Over vsock, in a virtual machine with Debian's kernel."""
     path = build(log, "gcc")
     options = ["--carrier=vsock"] + ["tests/e2e/" + name for name in VM_E2E]
-    return pytest(log, "vm", path, options, vm_env(log), vm_machine())
+    return pytest(log, "vm", path, options, vm_env(log), in_vm)
 
 
 # ---- sanitizers ----
@@ -494,8 +501,14 @@ def suite_cppcheck(log, args):
 
 def suite_shell(log, args):
     """The scripts parse."""
-    scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run"]
-    return each_file(log, scripts, lambda name: ["sh", "-n", name])
+    scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run",
+               "tests/vm/run", "tests/vm/kernel", "tests/vm/initramfs",
+               "tests/vm/init", "tests/vm/bench"]
+
+    def command(name):
+        with open(os.path.join(ROOT, name), encoding="utf-8") as script:
+            return [script.readline().rstrip().removeprefix("#!"), "-n", name]
+    return each_file(log, scripts, command)
 
 
 # ---- the exported symbols ----

@@ -2,6 +2,7 @@
 #include "vendor/gate.h"
 #include "common/fd.h"
 #include "common/vendor_msg.h"
+#include "resolv/servers.h"
 #include "vendor/dial.h"
 #include "vendor/edge.h"
 #include "vendor/inbound.h"
@@ -382,6 +383,16 @@ static void hand_over(struct gate *g, const struct vendor_request *req)
 		answer(g, err);
 }
 
+static void tell_dns_servers(struct gate *g)
+{
+	const struct vendor_config *config = g->gates->config;
+
+	_Static_assert(sizeof(g->result.key) == DNS_SERVERS_KEY, "room");
+	if (config->nr_dns_listen > 0)
+		dns_servers_key(g->result.key, config->dns_servers,
+			config->nr_dns_servers);
+}
+
 static void begin(struct gate *g, const struct vendor_request *req)
 {
 	vendor_result_init(&g->result, req->op, 0);
@@ -389,7 +400,10 @@ static void begin(struct gate *g, const struct vendor_request *req)
 		g->result.remote = req->dst;
 	set_state(g, GATE_WORKING);
 	switch ((enum vendor_op)req->op) {
-	case VENDOR_PING: answer(g, 0); break;
+	case VENDOR_PING:
+		tell_dns_servers(g);
+		answer(g, 0);
+		break;
 	case VENDOR_CONNECT:
 	case VENDOR_PROBE: begin_dial(g, req); break;
 	case VENDOR_BIND:

@@ -8,7 +8,7 @@
  */
 
 #include "common/endpoint.h"
-#include "resolv/list.h"
+#include "common/list.h"
 #include "vendor/config.h"
 #include "vendor/edge.h"
 #include "vendor/reap.h"

@@ -17,7 +17,7 @@
  * after the other there, not one inside the other.
  */
 
-#include "resolv/list.h"
+#include "common/list.h"
 
 struct turnstile {
 	unsigned free;

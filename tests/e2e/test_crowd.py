@@ -19,14 +19,15 @@ MOST = min(10000, resource.getrlimit(resource.RLIMIT_NOFILE)[1] // 2 - 500)
 IDLE = [2000, pytest.param(MOST, marks=pytest.mark.full)]
 
 
-def test_storm(enclave, site, crowd, echo_port):
-    """100 clients x 100 connections, each whole from its first byte to the end
+@pytest.mark.parametrize("each", [20, pytest.param(100, marks=pytest.mark.full)])
+def test_storm(enclave, site, crowd, echo_port, each):
+    """100 clients x as many connections, each whole from its first byte to the end
     of the stream; and nothing is left of them."""
     enclave.run([crowd, "storm", WORLD4, echo_port, 1, 1]).ok()
     before = site.proxy.fds()
-    got = enclave.run([crowd, "storm", WORLD4, echo_port, 100, 10000],
-                      timeout=4 * TIMEOUT)
-    assert (got.out, got.err) == ("good 10000 bad 0\n", "")
+    got = enclave.run([crowd, "storm", WORLD4, echo_port, 100, 100 * each],
+                      timeout=8 * TIMEOUT)
+    assert (got.out, got.err) == ("good %d bad 0\n" % (100 * each), "")
     until(lambda: site.proxy.fds() <= before, "no fd is left")
 
 

@@ -131,6 +131,17 @@ def test_dns_option(make):
     assert names.get_conf(site.enclave) == "nameserver %s\n" % REFUSED4
 
 
+def test_dns_option_comes_late(make):
+    """The vendor asks whom it was told to when it started. A --dns that says
+    otherwise later is not dropped without a word; one that says the same is."""
+    site = make()
+    for server, said in ((DNS4, 0), (DNS4, 0), (TCP4, 1)):
+        result = site.run(["true"], options=["--dns", server]).ok()
+        assert len(result.err.splitlines()) == said
+    assert "--dns" in result.err
+    assert site.run(["true"]).ok().err == ""
+
+
 @pytest.mark.parametrize("loopback", ["local", "host"])
 def test_tcp_is_answered_by_the_stub(make, loopback):
     """A resolver of a covered program that uses TCP, as RES_OPTIONS says or

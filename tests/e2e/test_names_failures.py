@@ -79,7 +79,7 @@ def test_name_server_gone_and_back(name_servers, stage):
     try:
         status, _, seconds = dig(stage, "other.names.test")
         assert status == "SERVFAIL"
-        assert seconds < 4.5
+        assert seconds < 6  # of which 4 are the stub's; and below dig's own 5
     finally:
         os.killpg(name_servers.dnsmasq.pid, signal.SIGCONT)
     works(stage)

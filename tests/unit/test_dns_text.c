@@ -138,6 +138,26 @@ START_TEST(host_resolvers)
 }
 END_TEST
 
+START_TEST(servers_key)
+{
+	static const char *const texts[] = {"10.0.0.2", "10.0.0.2:54",
+		"10.0.0.2,10.0.0.3", "10.0.0.3,10.0.0.2", DNS_HOST_RESOLVER,
+		"ns.test", "ns.test,ns.test"};
+	static const uint8_t none[DNS_SERVERS_KEY];
+	uint8_t keys[7][DNS_SERVERS_KEY], again[DNS_SERVERS_KEY];
+
+	for (int i = 0; i < 7; i++) {
+		ck_assert_ptr_null(dns_servers_parse(out, 3, &nr, texts[i]));
+		dns_servers_key(keys[i], out, nr);
+		dns_servers_key(again, out, nr);
+		ck_assert_mem_eq(keys[i], again, sizeof(again));
+		ck_assert_mem_ne(keys[i], none, sizeof(none));
+		for (int j = 0; j < i; j++)
+			ck_assert_mem_ne(keys[i], keys[j], sizeof(again));
+	}
+}
+END_TEST
+
 int main(void)
 {
 	Suite *s = suite_create("dns_text");
@@ -152,6 +172,7 @@ int main(void)
 	tcase_add_test(tc, longest_name);
 	tcase_add_test(tc, host_resolver);
 	tcase_add_loop_test(tc, host_resolvers, 0, 5);
+	tcase_add_test(tc, servers_key);
 	suite_add_tcase(s, tc);
 	sr = srunner_create(s);
 	srunner_run_all(sr, CK_NORMAL);

@@ -107,7 +107,7 @@ static void serve(enum manner manner, uid_t uid)
 
 static int ask(enum vendor_op op)
 {
-	int ret = vendor_ask(&vendor, op, "unix:/x", 10);
+	int ret = vendor_ask(&vendor, op, "unix:/x", 10, NULL);
 
 	return ret == -1 ? -errno : ret;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#ifndef RESOLV_LIST_H
-#define RESOLV_LIST_H
+#ifndef COMMON_LIST_H
+#define COMMON_LIST_H
 
 /*
  * A circular doubly linked list, its links inside the objects. Not
