@@ -17,6 +17,7 @@
  *   ENOTCONN);
  * - MSG_WAITALL waits for more than the receive buffer holds (vsock: ENOMEM);
  * - MSG_OOB is EINVAL when there is no urgent data (vsock: EOPNOTSUPP);
+ * - to receive nothing is EAGAIN when there is nothing (vsock: 0);
  * - who writes to a stream that is over gets SIGPIPE (vsock: EPIPE alone).
  */
 
@@ -135,6 +136,22 @@ static ssize_t recv_all(int fd, void *buf, size_t n, int flags)
 	return have > 0 ? (ssize_t)have : rc;
 }
 
+static bool is_vsock(int fd)
+{
+	return socket_int(fd, SO_DOMAIN) == AF_VSOCK && is_carrier(fd);
+}
+
+/* A recv() of no bytes, as TCP has it: it looks whether there are any. */
+static ssize_t recv_nothing(int fd, int flags)
+{
+	char byte;
+	ssize_t rc = received(fd,
+		real()->recv(fd, &byte, 1, MSG_PEEK | (flags & MSG_DONTWAIT)));
+
+	/* before 5.5 there is no way to look */
+	return rc > 0 || (rc == -1 && errno == EOPNOTSUPP) ? 0 : rc;
+}
+
 static ssize_t recv_by_hand(int fd, void *buf, size_t n, int flags)
 {
 	int plain = flags & ~(MSG_WAITALL | MSG_TRUNC);
@@ -189,6 +206,8 @@ static ssize_t recv_flat(int fd, void *buf, size_t n, int flags)
 {
 	ssize_t rc = received(fd, real()->recv(fd, buf, n, flags));
 
+	if (n == 0 && rc == 0 && is_vsock(fd))
+		return recv_nothing(fd, flags);
 	return refused_flags(fd, rc, flags) ? recv_by_hand(fd, buf, n, flags)
 					    : rc;
 }
@@ -225,6 +244,8 @@ EXPORT ssize_t recvfrom(int fd, void *restrict buf, size_t n, int flags,
 	rc = received(fd, raw);
 	if (refused_flags(fd, rc, flags))
 		rc = recv_by_hand(fd, buf, n, flags);
+	else if (n == 0 && rc == 0 && is_vsock(fd))
+		rc = recv_nothing(fd, flags);
 	if (raw != -1)
 		hide_sender(fd, addr, len);
 	else if (rc != -1 && addr && len)
@@ -308,7 +329,7 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *vec, unsigned int nr, int flags,
 /* The kernel has done it for every other family. */
 static void raise_sigpipe(int fd)
 {
-	if (socket_int(fd, SO_DOMAIN) != AF_VSOCK || !is_carrier(fd))
+	if (!is_vsock(fd))
 		return;
 	raise(SIGPIPE);
 	errno = EPIPE;

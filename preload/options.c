@@ -202,8 +202,10 @@ static ssize_t peek_all(int fd, size_t pieces)
 	struct iovec iov[PEEK_PIECES];
 	struct msghdr msg = {.msg_iov = iov, .msg_iovlen = pieces};
 
-	for (size_t i = 0; i < pieces; i++)
-		iov[i] = (struct iovec){scratch, sizeof(scratch)};
+	for (size_t i = 0; i < pieces; i++) {
+		iov[i].iov_base = scratch;
+		iov[i].iov_len = sizeof(scratch);
+	}
 	return real()->recvmsg(fd, &msg, MSG_PEEK | MSG_DONTWAIT);
 }
 

@@ -8,6 +8,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 
 #define ACCEPTORS_MAGIC 0x41434350u /* "ACCP" */
@@ -90,6 +91,12 @@ static void on_full(struct ev_loop *loop, ev_timer *timer, int revents)
 
 /* ---- running out of fds ---- */
 
+static void pause_quietly(struct acceptors *as)
+{
+	wait_for_none(as);
+	ev_timer_again(as->loop, &as->pause);
+}
+
 /* There is no fd for another connection, or no memory: wait a little. */
 static void pause_all(struct acceptors *as, const struct listener *l, int err)
 {
@@ -98,8 +105,28 @@ static void pause_all(struct acceptors *as, const struct listener *l, int err)
 				   "to end (%zu here, limit is %ld fds)",
 			l->text, log_strerror(err), as->nr_connections(as->arg),
 			as->budget->limit);
-	wait_for_none(as);
-	ev_timer_again(as->loop, &as->pause);
+	pause_quietly(as);
+}
+
+static bool somebody_waits(const struct listener *l)
+{
+	struct pollfd p = {.fd = l->fd, .events = POLLIN};
+
+	return poll(&p, 1, 0) == 1;
+}
+
+/* The budget has nothing left for another connection. */
+static void budget_is_short(struct acceptors *as, const struct listener *l)
+{
+	bool again = as->held;
+
+	as->held = true;
+	if (atomic_load(as->short_of_fds) || (again && somebody_waits(l)))
+		pause_all(as, l, EMFILE);
+	else if (!again)
+		pause_quietly(as);
+	else
+		as->held = false;
 }
 
 /* There may be fds again. Accepting is tried whether or not anybody waits, to
@@ -146,8 +173,7 @@ static bool accept_failed(struct acceptors *as, struct entrance *e, int err)
 	case ACCEPT_BROKEN:
 		log_error_ratelimit(
 			"accept on %s: %s", l->text, log_strerror(err));
-		wait_for_none(as);
-		ev_timer_again(as->loop, &as->pause);
+		pause_quietly(as);
 		return false;
 	case ACCEPT_NEXT:
 		log_debug("accept on %s: %s", l->text, log_strerror(err));
@@ -177,9 +203,10 @@ static bool accept_one(struct acceptors *as, struct acceptor *a, bool first)
 		/* While it was said that fds are short, somebody has to find
 		 * out when they no longer are. */
 		if (first || atomic_load(as->short_of_fds))
-			pause_all(as, &e->listener, EMFILE);
+			budget_is_short(as, &e->listener);
 		goto leave;
 	}
+	as->held = false;
 	fd = accept4(e->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd == -1) {
 		go_on = accept_failed(as, e, errno);
@@ -215,6 +242,7 @@ void acceptors_init(struct acceptors *as)
 	as->acceptor = NULL;
 	as->nr = 0;
 	as->on = false;
+	as->held = false;
 	ev_timer_init(&as->pause, on_pause, 0, ACCEPT_PAUSE);
 	as->pause.data = as;
 	ev_timer_init(&as->full, on_full, 0, ACCEPT_PAUSE);

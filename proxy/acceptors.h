@@ -16,7 +16,10 @@
  * Running out of fds (or of kernel memory for them) must not spin on a socket
  * that stays readable. Nothing is waited for during ACCEPT_PAUSE, or until a
  * connection of this loop ends. That is logged once, by the first loop that
- * meets it, and once more when a loop has emptied the queue again.
+ * meets it, and once more when a loop has emptied the queue again. The budget
+ * may be short for an instant only, while another loop takes from it to find
+ * that nobody waits, or accepts the very client that woke this one too: so it
+ * counts only if it is still short after a pause, and somebody still waits.
  *
  * A service that has as many connections as it may have is not waited for
  * either, until one of them ends. That may happen on another loop: so this one
@@ -55,6 +58,7 @@ struct acceptors {
 	struct acceptor *acceptor;
 	size_t nr;
 	bool on;
+	bool held;      /* the budget was short before the last pause */
 	ev_timer pause; /* active: not waiting for want of fds */
 	ev_timer full;  /* active: some service is full */
 };

@@ -6,6 +6,10 @@ writes everything it does to build-check/logs/SUITE.log, whose end is printed wh
 something fails. A test that was skipped counts as failed: everything that the
 tests need is installed before, so a skip is a test that silently stopped testing.
 
+What the suites share is built first. Then they run in two lanes at a time: tests
+of real programs mostly wait, while analysers, fuzzers and the virtual machine
+compute, and give way (nice) so that the deadlines of the former hold.
+
 Many tests are about deadlines, on a machine that may be busy with something else.
 So what fails is run once more by itself, if it is not much: what fails again has
 failed, and what passes then is named as unsteady in the output.
@@ -18,6 +22,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 
@@ -30,6 +35,9 @@ JOBS = str(os.cpu_count() or 2)
 C_GLOBS = ["*.c", "*.h"]
 
 
+CARRIERS = ["unix", "tcp", "vsock"]
+
+
 class Failed(Exception):
     """A suite that could not even count its cases."""
 
@@ -37,11 +45,25 @@ class Failed(Exception):
 class Log:
     """The log of one suite, and the programs that write to it."""
 
-    def __init__(self, name):
+    def __init__(self, name, gives_way=False):
+        self.name = name
+        self.nice = ["nice", "-n", "10"] if gives_way else []
         os.makedirs(os.path.join(OUT, "logs"), exist_ok=True)
         self.path = os.path.join(OUT, "logs", name + ".log")
+        # passed cases that took the carrier as a parameter, by carrier
+        self.carriers = dict.fromkeys(CARRIERS, 0)
         with open(self.path, "w", encoding="utf-8"):
             pass
+
+    def say(self, text):
+        """A line on the terminal, which the lanes share."""
+        sys.stdout.write("%-10s %s\n" % (self.name, text))
+        sys.stdout.flush()
+
+    def count_carrier(self, case):
+        """Note over which carrier a case ran: test_name[unix-other-parameters]"""
+        for carrier in set(re.split(r"[\[\]-]", case)) & set(CARRIERS):
+            self.carriers[carrier] += 1
 
     def run(self, argv, env=None, check=True, timeout=1500):
         """Run a program into the log; return its exit status and output."""
@@ -50,7 +72,7 @@ class Log:
             log.flush()
             start = log.tell()
             done = subprocess.run(
-                argv, cwd=ROOT, env=dict(os.environ, **(env or {})),
+                self.nice + argv, cwd=ROOT, env=dict(os.environ, **(env or {})),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 timeout=timeout, check=False)
         with open(self.path, "rb") as log:
@@ -86,10 +108,15 @@ def build_dir(name):
     return os.path.join(OUT, name)
 
 
+ready = set()  # the builds that are up to date
+
+
 def build(log, name):
     """Configure and build, warnings being errors. Return the directory."""
     env, options = BUILDS[name]
     path = build_dir(name)
+    if name in ready:
+        return path
     if not os.path.exists(path + "/build.ninja"):
         # what is undefined must not go on as if nothing had been
         if "san" in name:
@@ -97,26 +124,20 @@ def build(log, name):
                                    "-fno-omit-frame-pointer")
         log.run(["meson", "setup", path, "--werror"] + options, env=env)
     log.run(["ninja", "-C", path])
+    ready.add(name)
     return path
 
 
 def suite_build(log, args):
-    """gcc and clang, every warning an error."""
-    build(log, "gcc")
-    if args.fast:
-        return 1, 0
-    build(log, "clang")
-    return 2, 0
+    """gcc, clang and the sanitizers, every warning an error."""
+    names = ["gcc"] if args.fast else list(BUILDS)
+    for name in names:
+        build(log, name)
+    return len(names), 0
 
 
 # More failures than this are not run again.
 SECOND_CHANCES = 12
-
-
-def unsteady(names):
-    """Say what passed only the second time."""
-    print("           unsteady, passed the second time: " + ", ".join(names),
-          flush=True)
 
 
 # ---- unit tests ----
@@ -124,8 +145,8 @@ def unsteady(names):
 
 def meson_tests(log, path, suite, env=None, timeout_factor=1, names=()):
     """Run a meson suite; return how many of its programs passed and failed."""
-    log.run(["meson", "test", "-C", path, "--suite", suite, "--print-errorlogs",
-             "--num-processes", "1" if names else JOBS, "--timeout-multiplier",
+    log.run(["meson", "test", "-C", path, "--no-rebuild", "--suite", suite,
+             "--print-errorlogs", "--num-processes", "1" if names else JOBS, "--timeout-multiplier",
              str(timeout_factor), *names],
             env=dict({"CK_TIMEOUT_MULTIPLIER": str(timeout_factor)}, **(env or {})),
             check=False)
@@ -156,7 +177,7 @@ def unit(log, path, env=None, timeout_factor=1):
     again, still = unit_run(log, path, env, timeout_factor, names)
     if still:
         return passed, still
-    unsteady(names)
+    log.say("unsteady, passed the second time: " + ", ".join(names))
     return max(passed + failed, again), 0
 
 
@@ -179,30 +200,39 @@ def suite_unit(log, args):
 # ---- end-to-end tests ----
 
 
-def pytest(log, name, build_path, options=(), env=None):
-    """tests/e2e against a build; each test is a case."""
-    passed, bad = pytest_run(log, name, build_path, options, env)
+def pytest(log, name, build_path, options=(), env=None, machine=None):
+    """tests/e2e against a build; each test is a case. With a machine, which
+    makes an argv one that runs in it, that is where they run."""
+    passed, bad = pytest_run(log, name, build_path, options, env, machine)
     if not bad or len(bad) > SECOND_CHANCES:
         return passed, len(bad)
-    options = [o for o in options if not o.startswith("tests/")]
-    again, still = pytest_run(log, name + "-again", build_path, options + bad, env)
+    options = [o for o in options if not o.startswith(("tests/", "--deselect"))]
+    again, still = pytest_run(log, name + "-again", build_path, options + bad, env,
+                              machine)
     names = [n.rpartition("::")[2] for n in bad if n not in still]
     if names:
-        unsteady(names)
+        log.say("unsteady, passed the second time: " + ", ".join(names))
     return passed + again, len(still)
 
 
-def pytest_run(log, name, build_path, options, env):
+def pytest_run(log, name, build_path, options, env, machine):
     """Return how many passed, and the names of those that did not."""
     xml = os.path.join(OUT, "logs", name + ".xml")
-    if os.path.exists(xml):
-        os.unlink(xml)
-    log.run(aslr_wrap(env) + [
+    for old in (xml, VM_OUT + VM_XML):
+        if os.path.exists(old):
+            os.unlink(old)
+    env = dict({"BUILD": build_path}, **(env or {}))
+    argv = aslr_wrap(env) + [
         PYTHON, "-B", "-m", "pytest", "-p", "no:cacheprovider", "-q",
-        "--durations=10", "--tb=short", "-W", "error", "--junitxml=" + xml,
-        *options] + ([] if any(o.startswith("tests/") for o in options)
-                     else ["tests/e2e"]),
-        env=dict({"BUILD": build_path}, **(env or {})), check=False, timeout=3000)
+        "--durations=10", "--tb=short", "-W", "error",
+        "--junitxml=" + (VM_XML if machine else xml), *options]
+    if not any(o.startswith("tests/") for o in options):
+        argv.append("tests/e2e")
+    if machine:
+        argv, env = machine(argv, env)
+    log.run(argv, env=env, check=False, timeout=3000)
+    if machine and os.path.exists(VM_OUT + VM_XML):
+        shutil.move(VM_OUT + VM_XML, xml)
     if not os.path.exists(xml):
         raise Failed("pytest did not get to its end")
     passed, bad = 0, []
@@ -212,6 +242,7 @@ def pytest_run(log, name, build_path, options, env):
                                       case.get("name")))
         else:
             passed += 1
+            log.count_carrier(case.get("name"))
     if not passed + len(bad):
         raise Failed("pytest ran no test")
     return passed, list(dict.fromkeys(bad))
@@ -257,6 +288,62 @@ def suite_install(log, args):
     passed, failed = pytest(log, "install", prefix, [
         "--carrier=unix", "tests/e2e/test_curl.py", "tests/e2e/test_a_stage.py"])
     return passed + 1, failed
+
+
+# ---- the virtual machine ----
+
+# What shows the most of vsock in the least time: under emulation everything
+# takes ten times as long. (The whole of tests/e2e runs there too, by hand.)
+VM_E2E = [
+    "test_a_stage.py", "test_curl.py", "test_transfer.py", "test_half_close.py",
+    "test_reset.py", "test_sockdiff.py", "test_nonblocking.py", "test_crowd.py",
+    "test_vsock.py",
+    "test_errors.py::test_curl", "test_errors.py::test_nonblocking",
+    "test_proxy.py::test_payload_with_the_request",
+    "test_proxy.py::test_back_pressure", "test_proxy.py::test_nothing_leaks",
+    "test_proxy.py::test_client_gone_before_the_answer",
+    "test_proxy.py::test_out_of_fds", "test_proxy.py::test_drain",
+    "test_serve.py::test_serves[vsock-nginx]",
+    "test_serve.py::test_serves[vsock-redis]",
+    "test_serve.py::test_serves[vsock-python-threading]",
+    "test_serve.py::test_under_load[vsock-nginx]",
+    "test_recovery.py::test_kill[vsock-both-nginx]",
+    "test_recovery.py::test_idle_pool[vsock]",
+    "test_modes_fixed.py::test_half_close[vsock]",
+    "test_modes_fixed.py::test_into_the_enclave[vsock]",
+    "test_modes_transparent.py::test_prefix_is_the_suites[vsock]",
+    "test_modes_transparent.py::test_scenario_3[vsock-nft-4]",
+    "test_modes_transparent.py::test_scenario_4[vsock-iptables-6]",
+    "test_names_programs.py::test_addresses[vsock-getent]",
+    "test_names_programs.py::test_addresses[vsock-go]",
+    "test_names_programs.py::test_dig_other_types[vsock]",
+    "test_names_programs.py::test_fetch_by_name[vsock]",
+]
+
+VM_OUT = os.path.join(OUT, "vm-out")
+VM_XML = "/out/results.xml"
+
+
+def in_vm(argv, env):
+    """Make an argv, with its environment, one that runs in the virtual machine."""
+    inside = ["%s=%s" % item for item in sorted(env.items())]
+    return (["tests/vm/run", "-t", "2400", "-m", "3072", "env"] + inside + argv,
+            {"VM_OUT": VM_OUT + "/out"})
+
+
+def vm_env(log):
+    """Programs that need a compiler are compiled here, not there; and the one
+    timeout is longer by what the emulation costs."""
+    programs = os.path.join(OUT, "vm-programs")
+    log.run([PYTHON, "-B", "tests/e2e/compiled.py", programs])
+    return {"E2E_COMPILED": programs, "E2E_TIMEOUT": "120"}
+
+
+def suite_vm(log, args):
+    """Over vsock, in a virtual machine with Debian's kernel."""
+    path = build(log, "gcc")
+    options = ["--carrier=vsock"] + ["tests/e2e/" + name for name in VM_E2E]
+    return pytest(log, "vm", path, options, vm_env(log), in_vm)
 
 
 # ---- sanitizers ----
@@ -352,7 +439,7 @@ def each_file(log, files, command):
                     failed += not ok
             if name is not None:
                 running.append(subprocess.Popen(
-                    command(name), cwd=ROOT, stdin=subprocess.DEVNULL,
+                    log.nice + command(name), cwd=ROOT, stdin=subprocess.DEVNULL,
                     stdout=out, stderr=out))
     return passed, failed
 
@@ -414,8 +501,14 @@ def suite_cppcheck(log, args):
 
 def suite_shell(log, args):
     """The scripts parse."""
-    scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run"]
-    return each_file(log, scripts, lambda name: ["sh", "-n", name])
+    scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run",
+               "tests/vm/run", "tests/vm/kernel", "tests/vm/initramfs",
+               "tests/vm/init", "tests/vm/bench"]
+
+    def command(name):
+        with open(os.path.join(ROOT, name), encoding="utf-8") as script:
+            return [script.readline().rstrip().removeprefix("#!"), "-n", name]
+    return each_file(log, scripts, command)
 
 
 # ---- the exported symbols ----
@@ -442,44 +535,66 @@ def suite_symbols(log, args):
     return len(exported & listed), wrong
 
 
-# In the order they run: what is quick and fails first, first.
+# name, function, also with --fast, lane. In the order they run: what is quick and
+# fails first, first.
+FIRST, WAITS, COMPUTES = range(3)
 SUITES = [
-    ("build", suite_build, True),
-    ("shell", suite_shell, True),
-    ("format", suite_format, True),
-    ("symbols", suite_symbols, True),
-    ("unit", suite_unit, True),
-    ("e2e", suite_e2e, True),
-    ("install", suite_install, True),
-    ("cppcheck", suite_cppcheck, False),
-    ("tidy", suite_tidy, False),
-    ("asan-unit", suite_asan_unit, False),
-    ("asan-e2e", suite_asan_e2e, False),
-    ("ubsan-e2e", suite_ubsan_e2e, False),
-    ("tsan-unit", suite_tsan_unit, False),
-    ("tsan-e2e", suite_tsan_e2e, False),
-    ("fuzz", suite_fuzz, False),
+    ("build", suite_build, True, FIRST),
+    ("shell", suite_shell, True, FIRST),
+    ("symbols", suite_symbols, True, FIRST),
+    ("e2e", suite_e2e, True, WAITS),
+    ("install", suite_install, True, WAITS),
+    ("asan-e2e", suite_asan_e2e, False, WAITS),
+    ("ubsan-e2e", suite_ubsan_e2e, False, WAITS),
+    ("tsan-e2e", suite_tsan_e2e, False, WAITS),
+    ("format", suite_format, True, COMPUTES),
+    ("unit", suite_unit, True, COMPUTES),
+    ("cppcheck", suite_cppcheck, False, COMPUTES),
+    ("asan-unit", suite_asan_unit, False, COMPUTES),
+    ("tsan-unit", suite_tsan_unit, False, COMPUTES),
+    ("vm", suite_vm, False, COMPUTES),
+    ("fuzz", suite_fuzz, False, COMPUTES),
+    ("tidy", suite_tidy, False, COMPUTES),
 ]
 
 
-def run_suite(name, function, args):
-    """Return (passed, failed, seconds) and say how it went."""
-    log = Log(name)
+def run_suite(name, function, lane, args):
+    """Return (name, passed, failed, seconds, cases by carrier) and say how it
+    went."""
+    log = Log(name, lane == COMPUTES)
     start = time.monotonic()
-    print("%-10s %s" % (name, function.__doc__.split("\n")[0]), flush=True)
+    log.say(function.__doc__.split("\n")[0])
     try:
         passed, failed = function(log, args)
-    except (Failed, subprocess.TimeoutExpired, OSError) as error:
-        print("           %s" % error)
+    except Exception as error:  # whatever it is, the suite did not pass
+        log.say(repr(error))
         passed, failed = 0, 1
     seconds = time.monotonic() - start
-    print("           %d passed, %d failed, %.0f s" % (passed, failed, seconds),
-          flush=True)
+    log.say("%d passed, %d failed, %.0f s" % (passed, failed, seconds))
     if failed:
-        print("---- the end of %s" % log.path)
-        print(log.tail(200 if os.environ.get("CI") else 60))
-        print("----", flush=True)
-    return passed, failed, seconds
+        log.say("the end of %s:\n%s----" % (
+            log.path, log.tail(200 if os.environ.get("CI") else 60)))
+    return name, passed, failed, seconds, log.carriers
+
+
+def run_lane(lane, chosen, args, results):
+    for name, function, _, its_lane in SUITES:
+        if its_lane == lane and name in chosen:
+            results.append(run_suite(name, function, lane, args))
+
+
+def run_suites(chosen, args):
+    """Run them; return what run_suite() returned for each, in their order."""
+    results = []
+    run_lane(FIRST, chosen, args, results)
+    lanes = [threading.Thread(target=run_lane, args=(lane, chosen, args, results))
+             for lane in (WAITS, COMPUTES)]
+    for lane in lanes:
+        lane.start()
+    for lane in lanes:
+        lane.join()
+    order = [suite[0] for suite in SUITES]
+    return sorted(results, key=lambda result: order.index(result[0]))
 
 
 def main():
@@ -488,21 +603,21 @@ def main():
     parser.add_argument("--fast", action="store_true",
                         help="leave out what takes minutes")
     parser.add_argument("--only", metavar="SUITE[,SUITE]",
-                        help="of " + ", ".join(name for name, _, _ in SUITES))
+                        help="of " + ", ".join(suite[0] for suite in SUITES))
     args = parser.parse_args()
     only = args.only.split(",") if args.only else None
-    unknown = set(only or []) - {name for name, _, _ in SUITES}
+    unknown = set(only or []) - {suite[0] for suite in SUITES}
     if unknown:
         parser.error("no such suite: " + ", ".join(sorted(unknown)))
 
-    results = []
-    for name, function, fast in SUITES:
-        if name in only if only else fast or not args.fast:
-            results.append((name,) + run_suite(name, function, args))
-
-    print("\n%-10s %8s %8s %8s" % ("suite", "passed", "failed", "seconds"))
-    for name, passed, failed, seconds in results:
-        print("%-10s %8d %8d %8.0f" % (name, passed, failed, seconds))
+    results = run_suites([name for name, _, fast, _ in SUITES if (
+        name in only if only else fast or not args.fast)], args)
+    print(("\n%-10s" + " %8s" * 6) % (
+        "suite", "passed", "failed", "seconds", *CARRIERS))
+    for name, passed, failed, seconds, carriers in results:
+        print(("%-10s %8d %8d %8.0f" + " %8s" * 3) % (
+            name, passed, failed, seconds,
+            *(carriers[c] or "" for c in CARRIERS)))
     passed = sum(r[1] for r in results)
     failed = sum(r[2] for r in results)
     print("%d passed, %d failed" % (passed, failed))

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/endpoint.h"
 #include "common/fd.h"
+#include "common/socks5.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -9,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -16,7 +19,7 @@
  * Theory of operation
  *
  *	bench_load server ENDPOINT
- *	bench_load client ENDPOINT TEST SECONDS PARALLEL
+ *	bench_load client ENDPOINT TEST SECONDS PARALLEL [IP PORT]
  *
  * The first byte that a client sends on a connection is the test:
  *
@@ -24,10 +27,14 @@
  *		client waits for the end of the stream and connects again
  *	p	ping-pong: 64 bytes there and back, over and over
  *	b	bulk: the server sends as much as it can
+ *	i	idle: nothing more happens; the client says "ready" when it has
+ *		all of them
  *
  * The client keeps PARALLEL of them going for SECONDS and prints what it
  * counted, per second: connections, round trips or bytes. One thread, one epoll
- * set, level-triggered; as little as possible is done for each event, because
+ * set, level-triggered. With IP and PORT it asks the SOCKS5 server at ENDPOINT
+ * for a connection there first; of a range of ports it takes one after the
+ * other. As little as possible is done for each event, because
  * this runs beside what is measured. Anything that goes wrong ends it.
  */
 
@@ -44,6 +51,7 @@ struct conn {
 static char buf[BULK_LEN];
 static int epoll_fd;
 static struct endpoint ep;
+static struct socks5_addr dst; /* with a family: through SOCKS5 */
 static char test;
 static unsigned long long count;
 
@@ -63,10 +71,13 @@ static double now(void)
 
 static int make_socket(union endpoint_sockaddr *addr, socklen_t *len)
 {
+	static uint32_t number;
+	struct endpoint one = ep;
 	int on = 1;
 	int fd;
 
-	*len = endpoint_sockaddr(&ep, addr);
+	endpoint_pick(&one, number++);
+	*len = endpoint_sockaddr(&one, addr);
 	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd == -1)
 		die("socket");
@@ -184,6 +195,26 @@ static void run_server(void)
 
 /* ---- the client ---- */
 
+static void ask_socks5(int fd)
+{
+	uint8_t hello[3 + SOCKS5_REQUEST_MAX];
+	uint8_t reply[SOCKS5_METHOD_LEN + SOCKS5_REPLY_MAX];
+	size_t len = socks5_write_hello(hello, SOCKS5_CONNECT, &dst);
+	size_t have = 0, need = SOCKS5_METHOD_LEN;
+
+	if (send(fd, hello, len, MSG_NOSIGNAL) != (ssize_t)len)
+		die("send");
+	while (need > 0) {
+		if (recv(fd, reply + have, need, MSG_WAITALL) != (ssize_t)need)
+			die("the SOCKS5 server's answer");
+		have += need;
+		need = socks5_reply_need(
+			reply + SOCKS5_METHOD_LEN, have - SOCKS5_METHOD_LEN);
+	}
+	if (reply[SOCKS5_METHOD_LEN + 1] != SOCKS5_SUCCEEDED)
+		die("the SOCKS5 server refuses");
+}
+
 static void start_one(void)
 {
 	union endpoint_sockaddr addr;
@@ -195,6 +226,8 @@ static void start_one(void)
 	 * everything is on this machine. */
 	if (connect(fd, &addr.sa, len) == -1)
 		die("connect");
+	if (dst.addr.family)
+		ask_socks5(fd);
 	c = conn_new(fd);
 	if (send(fd, &test, 1, MSG_NOSIGNAL) != 1)
 		die("send");
@@ -243,6 +276,9 @@ static void run_client(double seconds, int parallel)
 
 	for (int i = 0; i < parallel; i++)
 		start_one();
+	if (test == 'i')
+		puts("ready");
+	fflush(stdout);
 	start = now();
 	count = 0;
 	do {
@@ -255,15 +291,24 @@ static void run_client(double seconds, int parallel)
 	printf("%.0f\n", (double)count / (end - start));
 }
 
+static void raise_fds(void)
+{
+	struct rlimit fds;
+
+	getrlimit(RLIMIT_NOFILE, &fds);
+	fds.rlim_cur = fds.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &fds);
+}
+
 int main(int argc, char **argv)
 {
 	const char *why;
 
-	if (argc != 3 && argc != 6) {
+	if (argc != 3 && argc != 6 && argc != 8) {
 		fprintf(stderr,
 			"usage: %s server ENDPOINT\n"
-			"       %s client ENDPOINT c|p|b SECONDS "
-			"PARALLEL\n",
+			"       %s client ENDPOINT c|p|b|i SECONDS "
+			"PARALLEL [IP PORT]\n",
 			argv[0], argv[0]);
 		return 2;
 	}
@@ -272,6 +317,13 @@ int main(int argc, char **argv)
 		fprintf(stderr, "bad endpoint '%s': %s\n", argv[2], why);
 		return 2;
 	}
+	if (argc == 8) {
+		dst.addr.family = AF_INET;
+		dst.addr.port = (uint16_t)strtol(argv[7], NULL, 10);
+		if (inet_pton(AF_INET, argv[6], dst.addr.ip) != 1)
+			die(argv[6]);
+	}
+	raise_fds();
 	signal(SIGPIPE, SIG_IGN);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (epoll_fd == -1)

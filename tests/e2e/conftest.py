@@ -10,6 +10,7 @@ import pytest
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import carrier as carriers
+import compiled
 import harness
 import names
 import servers
@@ -26,6 +27,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: takes long, only with --full")
+    config.addinivalue_line("markers", "vsock: only where there is real vsock")
     config.addinivalue_line(
         "markers", "no_asan(reason): AddressSanitizer's runtime breaks the program")
     if os.environ.get("E2E_SANDBOX"):
@@ -43,8 +45,11 @@ def pytest_collection_modifyitems(config, items):
     """Leave out what was not asked for. Nothing is skipped: a skip would look
     like a test that ran."""
     keep, drop = [], []
+    here = carriers.here()
     for item in items:
         wanted = config.getoption("--full") or not item.get_closest_marker("full")
+        if item.get_closest_marker("vsock") and "vsock" not in here:
+            wanted = False
         if item.get_closest_marker("no_asan") and harness.PRELOAD_EXTRA:
             wanted = False
         (keep if wanted else drop).append(item)
@@ -54,6 +59,9 @@ def pytest_collection_modifyitems(config, items):
 
 
 def pytest_generate_tests(metafunc):
+    marks = metafunc.definition.iter_markers("parametrize")
+    if any(mark.args[0] == "carrier" for mark in marks):
+        return
     if "carrier" in metafunc.fixturenames:
         chosen = metafunc.config.getoption("--carrier") or carriers.here()
         metafunc.parametrize("carrier", chosen, scope="module")
@@ -80,6 +88,20 @@ def clean_slate():
 @pytest.fixture(scope="session")
 def world():
     return harness.World()
+
+
+@pytest.fixture(scope="session")
+def crowd(world):
+    return compiled.compiled(world, "crowd") + "/crowd"
+
+
+@pytest.fixture(scope="session")
+def echo_port(world, crowd):
+    """A server that has no thread for each client."""
+    server = harness.Daemon(
+        "world-crowd", [crowd, "serve", harness.WORLD4], world.tmp)
+    server.wait_ready(lambda: server.log().strip().isdigit())
+    return int(server.log())
 
 
 @pytest.fixture(scope="session")

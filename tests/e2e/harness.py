@@ -46,6 +46,8 @@ TIMEOUT = float(os.environ.get("E2E_TIMEOUT", "30"))
 # How much slower this machine is than one that needs no more than the default:
 # deadlines that are part of a test are stretched by it.
 SLOWNESS = max(1.0, TIMEOUT / 30)
+# What programs in a test wait at most: less than the test waits for them.
+PATIENCE = 20 * SLOWNESS
 
 BUILD = os.path.abspath(os.environ.get("BUILD", os.path.join(HERE, "../../build")))
 # The proxy of another build (the ThreadSanitizer one), beside everything else
@@ -530,9 +532,9 @@ class Site:
         if start:
             self.start_proxy()
 
-    def start_proxy(self, args=None, **kw):
+    def start_proxy(self, args=None, endpoint=None, **kw):
         self.proxy = Proxy(
-            self.world, self.enclave.endpoint,
+            self.world, endpoint or self.enclave.endpoint,
             self.proxy_args if args is None else args, **kw)
         return self.proxy
 

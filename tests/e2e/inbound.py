@@ -11,7 +11,7 @@ import shutil
 import socket
 import subprocess
 
-from harness import (HERE, PYTHON, TIMEOUT, WORLD4, WORLD6, run, say, sh, until)
+from harness import HERE, PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run, say, until
 from servers import HELLO, bracket
 
 PROGRAMS = HERE + "/programs/"
@@ -93,15 +93,15 @@ def reachable(host, port):
     """Does somebody serve there? Through the proxy a connection may succeed
     and then be reset: only one that stays counts."""
     try:
-        with socket.create_connection((host, port), timeout=2):
+        with socket.create_connection((host, port), timeout=2 * SLOWNESS):
             return True
     except OSError:
         return False
 
 
 def asks(server):
-    return run(["curl", "-sS", "-m", "2", "-o", "/dev/null", "http://%s:%d/" % (
-        WORLD4, server.port)]).rc == 0
+    return run(["curl", "-sS", "-m", 2 * SLOWNESS, "-o", "/dev/null",
+                "http://%s:%d/" % (WORLD4, server.port)]).rc == 0
 
 
 # ---- how to start them ----
@@ -219,7 +219,7 @@ def program(*argv):
 def says_address(inside, host, scheme="http"):
     """An HTTP server that tells its client's address, which is the one that the
     client had: the world talks to itself from the address it talks to."""
-    got = inside.site.world.run(["curl", "-sSk", "-m", "20", "%s://%s:%d/" % (
+    got = inside.site.world.run(["curl", "-sSk", "-m", PATIENCE, "%s://%s:%d/" % (
         scheme, bracket(host), inside.port)]).ok().out.strip()
     assert got.replace("::ffff:", "") in (host, expand(host)), (got, host)
 
@@ -234,8 +234,9 @@ def expand(host):
 
 
 def serves_hello(inside, host):
-    got = inside.site.world.run(["curl", "-sS", "-m", "20", "http://%s:%d/hello" % (
-        bracket(host), inside.port)]).ok().out
+    got = inside.site.world.run(
+        ["curl", "-sS", "-m", PATIENCE, "http://%s:%d/hello" % (
+            bracket(host), inside.port)]).ok().out
     assert got == HELLO
 
 

@@ -5,8 +5,8 @@ ends.
 	modeload.py server ENDPOINT [--prefix HEX]
 	modeload.py client ENDPOINT COUNT [--prefix HEX]
 
-ENDPOINT is unix:/path, tcp:HOST:PORT or vsock:local:PORT. The client's --prefix is sent ahead of
-each connection, the server's must be what each begins with.
+ENDPOINT is unix:/path, tcp:HOST:PORT or vsock:local:PORT. The client's --prefix is
+sent ahead of each connection, the server's must be what each begins with.
 
 A connection begins with its number, kind, and how much goes up and down:
 

@@ -17,8 +17,8 @@ import shutil
 import subprocess
 
 from carrier import vsock_port
-from harness import (PROXY_BUILD, PYTHON, TIMEOUT, WORLD4, WORLD6, Daemon,
-                     Enclave, full_path, listening, run, sh)
+from harness import (PATIENCE, PROXY_BUILD, PYTHON, TIMEOUT, WORLD4, WORLD6,
+                     Daemon, Enclave, full_path, listening, run, sh)
 
 MODES = ["vsock-to-ip", "ip-to-vsock", "vsock-to-ip-transparent",
          "ip-to-vsock-transparent", "transparent-port-to-vsock"]
@@ -197,15 +197,15 @@ class Postgres(Daemon):
 
 
 def curl(host, port, path="/hello"):
-    return ["curl", "-gsS", "--max-time", "20",
+    return ["curl", "-gsS", "--max-time", "%g" % PATIENCE,
             "http://%s:%d%s" % (bracket(host), port, path)]
 
 
 def psql(host, port):
     """A query, and a result of some megabytes."""
     return ["psql", "-X", "-A", "-t", "-w", "-d",
-            "host=%s port=%d user=test dbname=postgres connect_timeout=20" % (
-                host, port),
+            "host=%s port=%d user=test dbname=postgres connect_timeout=%d" % (
+                host, port, PATIENCE),
             "-c", "select 6 * 7", "-c",
             "select length(string_agg(repeat(md5(i::text), 32), '')) "
             "from generate_series(1, 2000) i"]

@@ -22,7 +22,6 @@ cannot show.
 """
 
 import os
-import shutil
 
 from harness import PYTHON, SILENT4, WORLD4, WORLD6, Daemon, Site, listening, sh
 
@@ -153,17 +152,3 @@ def get_conf(enclave):
             return file.read()
     except FileNotFoundError:
         return None
-
-
-def build_programs(world, source):
-    """The look-up programs that need a compiler. Return their folder."""
-    out = world.dir("lookups")
-    shutil.copy(source + "Lookup.java", out)
-    env = {"HOME": out, "GOCACHE": out + "/cache", "GOFLAGS": "-mod=mod",
-           "GOTOOLCHAIN": "local", "CGO_ENABLED": "0"}
-    world.run(["javac", "-d", out, out + "/Lookup.java"], timeout=120).ok()
-    world.run(["musl-gcc", "-static", "-O", "-o", out + "/lookup-musl",
-               source + "lookup.c"], timeout=120).ok()
-    world.run(["go", "build", "-o", out + "/lookup-go", source + "lookup.go"],
-              env=env, timeout=300).ok()
-    return out

@@ -9,7 +9,7 @@ import hashlib
 import socket
 
 import content
-from harness import HERE, PYTHON, until
+from harness import HERE, PATIENCE, PYTHON, until
 from servers import Peer, echo, read_to_eof
 
 UP = 8 << 20
@@ -19,7 +19,7 @@ CLIENT = """
 import hashlib, socket, sys
 sys.path.insert(0, {here!r})
 import content
-with socket.create_connection(({host!r}, {port}), timeout=20) as s:
+with socket.create_connection(({host!r}, {port}), timeout={patience}) as s:
     s.sendall(content.data({up}))
     s.shutdown(socket.SHUT_WR)
     answer = b""
@@ -33,7 +33,7 @@ LATE_CLIENT = """
 import hashlib, socket, sys
 sys.path.insert(0, {here!r})
 import content
-with socket.create_connection(({host!r}, {port}), timeout=20) as s:
+with socket.create_connection(({host!r}, {port}), timeout={patience}) as s:
     answer = b""
     while piece := s.recv(1 << 16):
         answer += piece
@@ -44,7 +44,7 @@ with socket.create_connection(({host!r}, {port}), timeout=20) as s:
 
 def client(source, peer):
     return [PYTHON, "-B", "-c", source.format(
-        here=HERE, host=peer.host, port=peer.port, up=UP)]
+        here=HERE, host=peer.host, port=peer.port, up=UP, patience=PATIENCE)]
 
 
 def test_answer_after_eof(enclave):
@@ -56,11 +56,12 @@ def test_answer_after_eof(enclave):
 
     with Peer(script) as peer, Peer(echo) as neighbour:
         talk = ("import socket\n"
-                "with socket.create_connection((%r, %d), timeout=20) as n:\n"
+                "with socket.create_connection((%r, %d), timeout=%g) as n:\n"
                 "    n.sendall(b'before'); assert n.recv(6) == b'before'\n"
                 "    exec(%r)\n"
                 "    n.sendall(b'after'); assert n.recv(5) == b'after'\n") % (
-                    neighbour.host, neighbour.port, client(CLIENT, peer)[-1])
+                    neighbour.host, neighbour.port, PATIENCE,
+                    client(CLIENT, peer)[-1])
         result = enclave.run([PYTHON, "-B", "-c", talk]).ok()
     assert sums == [content.sha256(UP)]
     assert result.out == "%d %s\n" % (DOWN, content.sha256(DOWN))

@@ -9,7 +9,7 @@ import pytest
 
 import content
 import modes
-from harness import SILENT4, TIMEOUT, WORLD4, until
+from harness import PATIENCE, SILENT4, SLOWNESS, TIMEOUT, WORLD4, until
 from modes import LOOPBACK, WORLD, Postgres, Redis
 from servers import HELLO, Peer, closed_port, echo, read_to_eof, reset
 
@@ -98,10 +98,10 @@ def connect(stage, port, script, *args):
     may come before it has noticed.)"""
     source = ("import socket, sys\n"
               "try:\n"
-              "    s = socket.create_connection(('127.0.0.1', %d), 20)\n"
+              "    s = socket.create_connection(('127.0.0.1', %d), %g)\n"
               "except ConnectionResetError:\n"
               "    print('ECONNRESET'); sys.exit()\n"
-              "s.settimeout(20)\n" % port) + script
+              "s.settimeout(%g)\n" % (port, PATIENCE, PATIENCE)) + script
     return stage.run([modes.PYTHON, "-c", source, *args])
 
 
@@ -160,7 +160,7 @@ def test_connect_timeout(stage):
                          outer=["--connect-timeout", "0.3"])
     start = time.monotonic()
     connect(stage, port, READ).ok()
-    assert 0.3 <= time.monotonic() - start < 5
+    assert 0.3 <= time.monotonic() - start < 5 * SLOWNESS
     until(lambda: "%s:80: Connection timed out" % SILENT4 in out.log(),
           "it is logged")
 

@@ -8,6 +8,7 @@ import os
 import pytest
 
 import names
+from compiled import compiled
 from harness import HERE, PYTHON, WORLD4, WORLD6
 from servers import HELLO
 
@@ -16,8 +17,8 @@ BOTH = {WORLD4, WORLD6}
 
 
 @pytest.fixture(scope="module")
-def stage(name_servers):
-    site = name_servers.site()
+def stage(name_servers, carrier):
+    site = name_servers.site(carrier=carrier)
     site.run(["true"]).ok()  # the vendor is up from here on
     yield site
     site.close()
@@ -25,7 +26,7 @@ def stage(name_servers):
 
 @pytest.fixture(scope="session")
 def built(world):
-    return names.build_programs(world, PROGRAMS)
+    return compiled(world, "lookups")
 
 
 def command(program, built, name):

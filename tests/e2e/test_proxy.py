@@ -13,8 +13,8 @@ import time
 import pytest
 
 import content
-from harness import (NO_ROUTE4, PROHIBITED4, SILENT4, TIMEOUT, UNREACHABLE4, WORLD4, WORLD6,
-                     until)
+from harness import (NO_ROUTE4, PROHIBITED4, SILENT4, SLOWNESS, TIMEOUT,
+                     UNREACHABLE4, WORLD4, WORLD6, until)
 from servers import Peer, closed_port, echo, read_to_eof, reset
 
 GREETING = b"\x05\x01\x00"
@@ -133,7 +133,7 @@ def test_reply_timed_out(new_site):
     site = new_site("--connect-timeout", "0.5")
     start = time.monotonic()
     assert ask(site.proxy, SILENT4, 80) == 6
-    assert 0.5 <= time.monotonic() - start < 3
+    assert 0.5 <= time.monotonic() - start < 3 * SLOWNESS
 
 
 @pytest.mark.parametrize("command, code", [(3, 7), (9, 7)])
@@ -183,7 +183,7 @@ def test_name_with_a_dead_address_first(proxy):
         sock.sendall(GREETING + connect_request(b"half-dead.test", peer.port))
         start = time.monotonic()
         assert reply(sock)[:2] == (0, WORLD4)
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 2 * SLOWNESS
 
 
 def test_name_with_a_silent_address_first(proxy):
@@ -192,7 +192,7 @@ def test_name_with_a_silent_address_first(proxy):
         sock.sendall(GREETING + connect_request(b"half-silent.test", peer.port))
         start = time.monotonic()
         assert reply(sock)[:2] == (0, WORLD4)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 1 * SLOWNESS
 
 
 def test_unknown_name(proxy):
@@ -213,7 +213,7 @@ def test_lookups_block_nobody(new_site, world):
         start = time.monotonic()
         for _ in range(50):
             assert ask(site.proxy, peer.host, peer.port) == 0
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 3 * SLOWNESS
 
 
 # ---- bad input ----
@@ -272,7 +272,7 @@ def test_client_that_drips(new_site):
                 break
         else:
             raise AssertionError("it let the whole greeting drip in")
-    assert time.monotonic() - start < 3
+    assert time.monotonic() - start < 3 * SLOWNESS
 
 
 def test_client_that_sends_for_ever(new_site):
@@ -287,7 +287,7 @@ def test_client_that_sends_for_ever(new_site):
             sock.sendall(GREETING + b"\x05\x01\x00\x03\xff")
             while time.monotonic() - start < TIMEOUT:
                 sock.send(b"\0" * 65536)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 10 * SLOWNESS
     assert site.proxy.rss() - before < 4 << 20
 
 
@@ -468,7 +468,7 @@ def test_drain(new_site):
         assert recv_exactly(sock, 9) == b"finishing"
         assert site.proxy.alive()
         sock.close()
-        assert site.proxy.wait(5) == 0
+        assert site.proxy.wait(5 * SLOWNESS) == 0
 
 
 def refused(proxy):
@@ -487,8 +487,8 @@ def test_drain_ends(new_site):
     with Peer(echo, resets=True) as peer, connected(site.proxy, peer) as sock:
         start = time.monotonic()
         site.proxy.signal(signal.SIGTERM)
-        site.proxy.wait(10)
-        assert 0.5 <= time.monotonic() - start < 5
+        site.proxy.wait(10 * SLOWNESS)
+        assert 0.5 <= time.monotonic() - start < 5 * SLOWNESS
         assert ended(sock)
 
 
@@ -498,7 +498,7 @@ def test_second_signal_ends_at_once(new_site):
         site.proxy.signal(signal.SIGTERM)
         until(lambda: refused(site.proxy), "it accepts no more")
         site.proxy.signal(signal.SIGTERM)
-        site.proxy.wait(5)
+        site.proxy.wait(5 * SLOWNESS)
         assert ended(sock)
 
 
@@ -506,7 +506,7 @@ def test_idle_proxy_stops_at_once(new_site):
     site = new_site("--drain", "60")
     start = time.monotonic()
     assert site.proxy.stop() == 0
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 5 * SLOWNESS
 
 
 # ---- the command line ----

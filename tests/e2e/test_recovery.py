@@ -11,11 +11,11 @@ import time
 
 import pytest
 
-from harness import (BUILD, PRELOAD_EXTRA, PROXY_BUILD, PYTHON, TIMEOUT,
-                     WORLD4, run, until)
+from harness import (BUILD, PRELOAD_EXTRA, PROXY_BUILD, PYTHON, SLOWNESS,
+                     TIMEOUT, WORLD4, run, until)
 from inbound import PROGRAMS, Inside, asks, reachable
 
-RECOVERY_SECONDS = 2.0
+RECOVERY_SECONDS = 2.0 * SLOWNESS
 SANITIZED = PRELOAD_EXTRA or PROXY_BUILD != BUILD
 
 # Ten listeners that nobody talks to.
@@ -125,7 +125,7 @@ def test_server_before_the_proxy(new_site, world):
     port = world.port()
     got = site.enclave.run([PYTHON, "-c", IN_USE, port])
     assert got.rc != 0 and "Network is down" in got.err
-    assert got.seconds < 5
+    assert got.seconds < 5 * SLOWNESS
     server = Inside(site, "python-asyncio", None)
     waiting = site.enclave.popen(
         ["python3", PROGRAMS + "serve.py", "asyncio", server.port],

@@ -9,14 +9,14 @@ import threading
 
 import pytest
 
-from harness import PYTHON, TIMEOUT
+from harness import PATIENCE, PYTHON, TIMEOUT
 from servers import Peer, reset
 
 CLIENT = """
 import errno, select, socket, sys
-s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=20)
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=%g)
 s.sendall(b"go")
-s.settimeout(20)
+s.settimeout(%g)
 try:
     got = b""
     while piece := s.recv(65536):
@@ -24,7 +24,7 @@ try:
     print("EOF", len(got))
 except OSError as e:
     print(errno.errorcode[e.errno])
-"""
+""" % (PATIENCE, PATIENCE)
 
 
 def reset_after_request(conn):
@@ -56,13 +56,14 @@ def test_reset_by_the_client(enclave, carrier):
         done.set()
 
     source = ("import socket, struct, sys\n"
-              "s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 20)\n"
+              "host, port, wait = sys.argv[1:]\n"
+              "s = socket.create_connection((host, int(port)), float(wait))\n"
               "s.sendall(b'data')\n"
               "s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER,"
               " struct.pack('ii', 1, 0))\n"
               "s.close()\n")
     with Peer(script) as peer:
-        enclave.run([PYTHON, "-c", source, peer.host, peer.port]).ok()
+        enclave.run([PYTHON, "-c", source, peer.host, peer.port, PATIENCE]).ok()
         assert done.wait(TIMEOUT)
     if carrier == "tcp":
         assert seen[-1] == "ECONNRESET"
@@ -75,16 +76,17 @@ def test_neighbours_live_on(enclave):
     from servers import echo
     source = ("import socket, sys\n"
               "host, good, bad = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])\n"
-              "n = socket.create_connection((host, good), 20)\n"
+              "n = socket.create_connection((host, good), float(sys.argv[4]))\n"
               "for i in range(100):\n"
-              "    s = socket.create_connection((host, bad), 20)\n"
+              "    s = socket.create_connection((host, bad), float(sys.argv[4]))\n"
               "    s.sendall(b'go')\n"
               "    n.sendall(b'%03d' % i); assert n.recv(3) == b'%03d' % i\n"
               "    s.close()\n"
               "print('whole')\n")
     with Peer(echo) as good, Peer(reset_after_request, resets=True) as bad:
         got = enclave.run(
-            [PYTHON, "-c", source, good.host, good.port, bad.port]).ok()
+            [PYTHON, "-c", source, good.host, good.port, bad.port,
+             PATIENCE]).ok()
     assert got.out == "whole\n"
 
 

@@ -3,13 +3,13 @@
 IPv6, and see the clients' real addresses."""
 
 import os
-import shutil
 import signal
 import socket
 
 import pytest
 
-from harness import HERE, PYTHON, TIMEOUT, WORLD4, WORLD6, run, until
+from compiled import compiled
+from harness import PYTHON, TIMEOUT, WORLD4, WORLD6, until
 from inbound import PROGRAMS, SERVERS, V4_ONLY, Inside, asks, reachable
 
 HTTP = [name for name in SERVERS
@@ -25,12 +25,7 @@ def marked(names):
 @pytest.fixture(scope="session")
 def built(world):
     """The programs that need a compiler."""
-    out = world.dir("serve")
-    shutil.copy(PROGRAMS + "Serve.java", out)
-    run(["javac", "-d", out, out + "/Serve.java"], timeout=120).ok()
-    run(["rustc", "-O", "-o", out + "/serve", PROGRAMS + "serve.rs"],
-        timeout=120).ok()
-    return out
+    return compiled(world, "serve")
 
 
 @pytest.mark.parametrize("name", marked(SERVERS))

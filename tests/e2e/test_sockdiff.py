@@ -9,10 +9,9 @@ import difflib
 
 import pytest
 
-from harness import HERE, SILENT4, SLOW4, WORLD4, WORLD6, run
+from compiled import compiled
+from harness import SILENT4, SLOW4, WORLD4, WORLD6
 from servers import Peer, closed_port, echo
-
-SOURCES = ["sockdiff.c", "sockdiff_connect.c", "sockdiff_data.c", "sockdiff_fds.c"]
 
 GROUPS = ["states", "nonblock", "refused", "reconnect",
           "bad_arguments", "options",
@@ -25,10 +24,7 @@ GROUPS = ["states", "nonblock", "refused", "reconnect",
 
 @pytest.fixture(scope="session")
 def sockdiff(world):
-    out = world.dir("sockdiff") + "/sockdiff"
-    run(["cc", "-std=gnu11", "-D_GNU_SOURCE", "-O1", "-g", "-pthread", "-o", out] +
-        [HERE + "/programs/" + s for s in SOURCES]).ok()
-    return out
+    return compiled(world, "sockdiff") + "/sockdiff"
 
 
 @pytest.fixture(scope="session")
@@ -61,9 +57,19 @@ def test_every_group_is_listed(world, sockdiff):
     assert world.run([sockdiff, "--list"]).ok().out.split() == GROUPS
 
 
+# (carrier, group): the lines of plain TCP that differ, and what stands there
+# instead. poll() is the kernel's own, the library has no part in it.
+KNOWN = {
+    # A vsock that is shut down for writing, and whose peer has ended too, is
+    # not writable: there is nothing to write to it.
+    ("vsock", "shutdown"): {"poll 0x2005: 1, 0x2015": "poll 0x2005: 1, 0x2011"},
+}
+
+
 @pytest.mark.parametrize("group", GROUPS)
-def test_same_as_tcp(enclave, sockdiff, peers, expected, group):
-    real = expected(group)
+def test_same_as_tcp(enclave, carrier, sockdiff, peers, expected, group):
+    known = KNOWN.get((carrier, group), {})
+    real = [known.get(line, line) for line in expected(group)]
     got = play(enclave.run, sockdiff, peers, group)
     difference = list(difflib.unified_diff(
         real, got, "plain TCP", "through the proxy", lineterm="", n=1))

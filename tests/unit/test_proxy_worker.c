@@ -342,6 +342,34 @@ START_TEST(short_of_budget)
 }
 END_TEST
 
+/*
+ * Short for an instant, as while another loop tries whether somebody waits:
+ * nothing to speak of.
+ */
+START_TEST(short_for_an_instant)
+{
+	int client, remote;
+	double start, took;
+
+	start_workers(2);
+	start = net_now();
+	fd_budget_charge(&budget, 1000);
+	client = dial();
+	ask(client);
+	while (net_now() < start + 0.02)
+		poll(NULL, 0, 1);
+	fd_budget_give(&budget, 1000);
+	took = net_now() - start;
+	remote = accept_origin();
+	ck_assert_int_eq(answer(client), 0);
+	/* On a busy machine it may have been longer. */
+	if (took < 0.08)
+		ck_assert_int_eq(logged("accept on"), 0);
+	close(client);
+	close(remote);
+}
+END_TEST
+
 /* The same where it is the kernel that has no fd. */
 START_TEST(short_of_fds)
 {
@@ -652,6 +680,7 @@ int main(void)
 	tcase_add_test(tc, drains);
 	tcase_add_test(tc, kills);
 	tcase_add_test(tc, short_of_budget);
+	tcase_add_test(tc, short_for_an_instant);
 	tcase_add_test(tc, short_of_fds);
 	tcase_add_test(tc, max_connections_in_all_workers);
 	tcase_add_test(tc, another_set);

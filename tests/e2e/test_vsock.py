@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What only vsock has: ranges of ports, and a backlog that resets."""
+
+import subprocess
+
+import pytest
+
+from carrier import vsock_port
+from harness import PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run
+from inbound import Inside
+
+pytestmark = pytest.mark.vsock
+
+PORTS = 8
+
+
+ORPHANS = """
+import socket, sys
+to = (sys.argv[1], int(sys.argv[2]))
+socks = [socket.create_connection(to, float(sys.argv[3])) for _ in range(50)]
+print("ready", flush=True)
+sys.stdin.readline()
+for s in socks:
+    try:
+        assert s.recv(1) == b""
+    except ConnectionResetError:
+        pass
+with socket.create_connection(to, float(sys.argv[3])) as s:
+    s.sendall(b"x")
+    assert s.recv(1) == b"x"
+print("all ended, and another one works")
+"""
+
+
+@pytest.fixture
+def ranged(new_site):
+    """A site whose proxy listens on PORTS ports."""
+    site = new_site(start=False)
+    # the kernel goes on from the port it gave last
+    first = vsock_port() + 1000
+    site.enclave.endpoint = "vsock:local:%d-%d" % (first, first + PORTS - 1)
+    site.enclave.env["PROXY_ENDPOINT"] = site.enclave.endpoint
+    site.first = first
+    # what asks whether the proxy is there takes one port
+    site.start_proxy(
+        ["--listen", "vsock:local:%d-%d" % (first + 1, first + PORTS - 1)],
+        endpoint="vsock:local:%d" % first)
+    return site
+
+
+def used_ports(first):
+    """How many connections there are to each port of a range."""
+    counts = dict.fromkeys(range(first, first + PORTS), 0)
+    out = run(["ss", "-Hn", "--vsock", "state", "established"]).ok().out
+    for line in out.splitlines():
+        port = int(line.split()[3].rpartition(":")[2])
+        if port in counts:
+            counts[port] += 1
+    return counts
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_range_outward(ranged, carrier, crowd, echo_port):
+    """Connections are spread over all ports of a range."""
+    client = ranged.enclave.popen(
+        [crowd, "idle", WORLD4, echo_port, 200],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with client:
+        assert client.stdout.readline() == b"good 200 bad 0\n"
+        counts = used_ports(ranged.first)
+        assert sum(counts.values()) >= 200
+        assert min(counts.values()) > 0 and max(counts.values()) < 100, counts
+        client.stdin.close()
+        assert client.wait(TIMEOUT) == 0
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_range_without_vendor(ranged, carrier, echo_port):
+    """The library by itself knows it too."""
+    client = ranged.enclave.popen(
+        ["--no-vendor", PYTHON, "-c", ORPHANS, WORLD4, echo_port, PATIENCE],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with client:
+        assert client.stdout.readline() == b"ready\n"
+        counts = used_ports(ranged.first)
+        assert sum(counts.values()) >= 50
+        assert max(counts.values()) < 25, counts
+        client.kill()
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_range_inward(ranged, carrier):
+    """A server's port is asked for over one port, its clients come over others."""
+    with Inside(ranged, "redis", None) as server:
+        for _ in range(10):
+            server.ask()
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_full_backlog(new_site, carrier, crowd, echo_port):
+    """A backlog that is full resets: whoever connects comes again."""
+    site = new_site(start=False)
+    with open("/proc/sys/net/core/somaxconn", "r+", encoding="ascii") as limit:
+        before = limit.read()
+        limit.write("8")
+        limit.flush()
+        try:
+            site.start_proxy(["--workers", "1"])
+        finally:
+            limit.seek(0)
+            limit.write(before)
+    got = site.run([crowd, "storm", WORLD4, echo_port, 100, 2000],
+                   timeout=4 * TIMEOUT)
+    assert (got.out, got.err) == ("good 2000 bad 0\n", "")
+
+
+# Nobody listens: known at once, not after the kernel's two seconds.
+REFUSED = """
+import errno, socket, sys, time
+s = socket.socket()
+start = time.monotonic()
+print(errno.errorcode[s.connect_ex((sys.argv[1], 80))])
+print(time.monotonic() - start)
+"""
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+@pytest.mark.parametrize("options", [[], ["--no-vendor"]])
+def test_no_proxy(new_site, carrier, options):
+    site = new_site(start=False)
+    got = site.run([PYTHON, "-c", REFUSED, WORLD4], options=options)
+    error, seconds = got.ok().out.split()
+    assert error == "ENETDOWN" and float(seconds) < 2 * SLOWNESS
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_proxy_dies(new_site, carrier, echo_port):
+    """Connections whose proxy is killed end, they do not hang."""
+    site = new_site()
+    client = site.enclave.popen(
+        [PYTHON, "-c", ORPHANS, WORLD4, echo_port, PATIENCE],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with client:
+        assert client.stdout.readline() == b"ready\n"
+        site.proxy.kill()
+        site.start_proxy()
+        client.stdin.write(b"\n")
+        client.stdin.flush()
+        assert client.stdout.readline() == b"all ended, and another one works\n"
+        assert client.wait(TIMEOUT) == 0

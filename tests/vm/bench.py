@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rates over vsock: direct, and through proxy in two ways (see tests/vm/bench).
+
+	direct       bench_load's client and server, nothing between
+	vsock-to-ip  proxy forwards a vsock port to the server's TCP port
+	socks5       the client asks proxy for a connection to that TCP port
+
+In each round every test is run once each way, one right after the other, so that
+what else the machine does meets them all alike; the median of the rounds counts.
+
+Then new connections per second (socks5) beside idle ones, when proxy listens on
+one port, and on a range of 32.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+TESTS = [("c", "connections/s", 16, 0.4), ("p", "64 B round trips/s", 16, 0.45),
+         ("b", "bulk MB/s", 4, 0.6)]
+WAYS = ["direct", "vsock-to-ip", "socks5"]
+RANGE = 32
+
+
+class Machine:
+    """The servers, and where they are."""
+
+    def __init__(self, build):
+        self.load = build + "/tests/bench/bench_load"
+        self.proxy = build + "/proxy/proxy"
+        self.port = 7000
+        self.procs = []
+        self.server = self._port()
+        direct = "vsock:local:%d" % self._port()
+        self.start([self.load, "server", "tcp:127.0.0.1:%d" % self.server])
+        self.start([self.load, "server", direct])
+        forward = "vsock:local:%d" % self._port()
+        self.start([self.proxy, "vsock-to-ip", "--log", "warn", "-v", forward,
+                    "-i", "127.0.0.1:%d" % self.server])
+        self.where = {"direct": [direct], "vsock-to-ip": [forward],
+                      "socks5": self.socks5(1)[0]}
+
+    def _port(self, count=1):
+        self.port += count
+        return self.port - count + 1
+
+    def start(self, argv, **kw):
+        proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **kw)
+        self.procs.append(proc)
+        return proc
+
+    def socks5(self, ports):
+        """Another proxy, on that many ports: (what a client connects to, and
+        the process)."""
+        first = self._port(ports)
+        endpoint = "vsock:local:%d" % first
+        if ports > 1:
+            endpoint += "-%d" % (first + ports - 1)
+        proc = self.start([self.proxy, "--log", "warn", "--listen", endpoint])
+        return [endpoint, "127.0.0.1", str(self.server)], proc
+
+    def client(self, where, test, seconds, parallel):
+        return [self.load, "client", where[0], test, str(seconds), str(parallel)
+                ] + where[1:]
+
+    def measure(self, where, test, seconds, parallel):
+        """A rate, per second; tried again for as long as servers may need to
+        start."""
+        end = time.monotonic() + 30
+        while True:
+            done = subprocess.run(
+                self.client(where, test, seconds, parallel), capture_output=True,
+                text=True, check=False, timeout=seconds + 120)
+            if done.returncode == 0:
+                return float(done.stdout)
+            if time.monotonic() > end:
+                raise SystemExit("%s: %s" % (where, done.stderr))
+            time.sleep(0.1)
+
+    def close(self):
+        for proc in self.procs:
+            proc.kill()
+            proc.wait()
+
+
+def compare(machine, args):
+    results = {}
+    for _ in range(args.rounds):
+        for test, _, parallel, _ in TESTS:
+            for way in WAYS:
+                rate = machine.measure(
+                    machine.where[way], test, args.seconds, parallel)
+                results.setdefault((way, test), []).append(rate)
+    print("%-20s" % "" + "".join("%13s" % way for way in WAYS) +
+          "".join("%13s" % ("to direct" if i else "ratio") for i in range(2)) +
+          "%10s" % "wanted")
+    for test, title, _, wanted in TESTS:
+        rates = [statistics.median(results[way, test]) for way in WAYS]
+        scale = 1e6 if test == "b" else 1
+        print("%-20s" % title + "".join("%13.1f" % (r / scale) for r in rates) +
+              "".join("%13.2f" % (r / rates[0]) for r in rates[1:]) +
+              "%10.2f" % wanted, flush=True)
+
+
+def beside_idle(machine, args):
+    """Connections per second with and without many that are idle."""
+    print("\n%-20s%13s%13s%13s%23s" % (
+        "connections/s", "none idle", "%d idle" % args.idle, "ratio", "wanted"))
+    for ports in (1, RANGE):
+        where, proxy = machine.socks5(ports)
+        machine.measure(where, "p", 0.1, 1)  # it is up
+        before = statistics.median(
+            machine.measure(where, "c", args.seconds, 16)
+            for _ in range(args.rounds))
+        idle = machine.start(
+            machine.client(where, "i", 10000, args.idle), stdout=subprocess.PIPE)
+        if idle.stdout.readline() != b"ready\n":
+            raise SystemExit("the idle connections failed")
+        beside = statistics.median(
+            machine.measure(where, "c", args.seconds, 16)
+            for _ in range(args.rounds))
+        print("%-20s%13.1f%13.1f%13.2f%23s" % (
+            "%d port%s" % (ports, "s" if ports > 1 else ""), before, beside,
+            beside / before, "" if ports == 1 else "0.80"), flush=True)
+        for proc in (idle, proxy):
+            proc.kill()
+            proc.wait()
+        idle.stdout.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tests/vm/bench")
+    parser.add_argument("--build", required=True)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=2)
+    parser.add_argument("--idle", type=int, default=10000)
+    args = parser.parse_args()
+    # an idle connection is a port of the loopback's, and two fds of the proxy's
+    with open("/proc/sys/net/ipv4/ip_local_port_range", "w",
+              encoding="ascii") as ports:
+        ports.write("10000 65000")
+    machine = Machine(os.path.abspath(args.build))
+    try:
+        print("%d processors, %d rounds of %g s" % (
+            os.cpu_count(), args.rounds, args.seconds), flush=True)
+        compare(machine, args)
+        beside_idle(machine, args)
+    finally:
+        machine.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
