@@ -67,8 +67,9 @@ static void reorder(struct addrinfo **list)
 	*others_end = NULL;
 	*end = others;
 	/* The first one has the name. */
-	if (!(*list)->ai_canonname) {
-		(*list)->ai_canonname = old->ai_canonname;
+	ai = *list;
+	if (ai && ai != old && !ai->ai_canonname) {
+		ai->ai_canonname = old->ai_canonname;
 		old->ai_canonname = NULL;
 	}
 }
