@@ -82,9 +82,9 @@
  *		give, the other side gets gone_after seconds to end by itself,
  *		as an orphaned TCP socket in FIN_WAIT2 does; then close
  * A side that takes no more bytes (SINK_GONE) while the other does not take
- *what is held from it is gone as well: after gone_after seconds in which no
- *byte moved both are reset. Half-closed connections whose peers live are never
- *timed out.
+ * what is held from it is gone as well: after gone_after seconds in which no
+ * byte moved both are reset. Half-closed connections whose peers live are never
+ * timed out.
  *
  * Idle connections are timed out only where the owner asked for it. Activity
  * is a byte written to either side; the timer is not moved for each, but when
