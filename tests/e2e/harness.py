@@ -191,6 +191,13 @@ def text(raw):
 # ---- daemons ----
 
 
+def cpu_seconds(pid):
+    """User and system time that a process has used."""
+    with open("/proc/%d/stat" % pid) as stat:
+        fields = stat.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Daemon:
     """A program that runs in the background, its output in a log file."""
 
@@ -392,9 +399,7 @@ class Proxy(Daemon):
         return len(os.listdir("/proc/%d/fd" % self.pid))
 
     def cpu_seconds(self):
-        with open("/proc/%d/stat" % self.pid) as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     def rss(self):
         """Private memory in bytes."""

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from harness import (BUILD, PRELOAD_EXTRA, PROXY_BUILD, PYTHON, SLOWNESS,
-                     TIMEOUT, WORLD4, run, say, until)
+                     TIMEOUT, WORLD4, cpu_seconds, run, say, until)
 from inbound import PROGRAMS, SERVERS, Inside, asks, reachable
 
 RECOVERY_SECONDS = 2.0 * SLOWNESS
@@ -116,6 +116,25 @@ def test_kill(new_site, world, name, victim):
                 site.start_proxy()
             assert answers_soon(server) < RECOVERY_SECONDS
         assert server.proc.poll() is None
+        server.ask()
+
+
+@pytest.mark.parametrize("name", ["python-threading", "python-asyncio"])
+def test_no_vendor_left(new_site, world, name):
+    """Both processes of the vendor are killed: the server waits without spinning
+    for the one that the next proxify starts."""
+    site = new_site()
+    with Inside(site, name, None) as server:
+        server.ask()
+        for pid in site.enclave.processes("socket_vendor"):
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not reachable(WORLD4, server.port), "the port is free")
+        (pid,) = site.enclave.processes("python3")
+        before, start = cpu_seconds(pid), time.monotonic()
+        until(lambda: time.monotonic() - start > 1, "a second has passed")
+        assert cpu_seconds(pid) - before < 0.3, "it spins"
+        site.run(["true"]).ok()
+        assert answers_soon(server) < RECOVERY_SECONDS
         server.ask()
 
 
