@@ -80,7 +80,10 @@
  *	TCP	a failure means a reset or a dead peer: reset, now
  *	others	the peer has closed both directions. If s has nothing more to
  *		give, the other side gets gone_after seconds to end by itself,
- *		as an orphaned TCP socket in FIN_WAIT2 does; then close
+ *		as an orphaned TCP socket in FIN_WAIT2 does; then close. If it
+ *		has, HELD_PATIENCE times that without a byte moved, which is
+ *		about how long TCP probes a closed window for an orphan; then
+ *		reset, because what is held is lost
  * A side that takes no more bytes (SINK_GONE) while the other does not take
  * what is held from it is gone as well: after gone_after seconds in which no
  * byte moved both are reset. Half-closed connections whose peers live are never
@@ -97,7 +100,8 @@
 /* Of half-closed and braked connections; how soon an unseen reset shows. */
 #define SWEEP_EVERY 5.0 /* seconds */
 /* Linux' own tcp_fin_timeout, for the same situation. */
-#define GONE_AFTER 60.0 /* seconds */
+#define GONE_AFTER    60.0 /* seconds */
+#define HELD_PATIENCE 4
 
 #define FIN_RCVD(side)  (1u << (side))
 #define FIN_SENT(side)  (1u << (2 + (side)))
@@ -484,13 +488,23 @@ static bool sweep_side(struct relay *r, int side)
 		relay_close(r, err);
 		return false;
 	}
-	return r->events & FIN_SENT(!side);
+	return true;
+}
+
+/* A side is gone for good, and no byte has moved for @seconds: time to end? */
+static void end_gone(struct relay *r, double seconds)
+{
+	bool broken = r->events & (SINK_GONE(0) | SINK_GONE(1));
+	bool held = !broken && !(r->events & (FIN_SENT(0) | FIN_SENT(1)));
+
+	if (seconds < r->group->gone_after * (held ? HELD_PATIENCE : 1))
+		return;
+	relay_close(r, broken ? EPIPE : held ? ETIMEDOUT : 0);
 }
 
 static void sweep_relay(struct relay *r, double now)
 {
 	bool gone = sweep_side(r, 0) || sweep_side(r, 1);
-	bool broken = r->events & (SINK_GONE(0) | SINK_GONE(1));
 
 	if (r->events & CLOSED)
 		return;
@@ -498,8 +512,8 @@ static void sweep_relay(struct relay *r, double now)
 		r->gone_since = 0;
 	else if (r->gone_since == 0 || r->gone_since < r->moved)
 		r->gone_since = now;
-	else if (now - r->gone_since >= r->group->gone_after)
-		relay_close(r, broken ? EPIPE : 0);
+	else
+		end_gone(r, now - r->gone_since);
 }
 
 static void on_sweep(struct ev_loop *loop, ev_timer *w, int revents)

@@ -625,6 +625,31 @@ START_TEST(sweep_ends_the_abandoned)
 }
 END_TEST
 
+/* The same with bytes held for a side that does not read them: it is given more
+ * time, and then a reset, for it has not had everything. */
+START_TEST(sweep_ends_the_abandoned_unread)
+{
+	uint8_t *data;
+
+	if (!has_combo(abandoned_combos[_i]))
+		return;
+	data = malloc(STREAM);
+	net_pattern(data, STREAM, 2);
+	group.sweep_every = 0.01;
+	group.gone_after = 0.05;
+	begin(abandoned_combos[_i]);
+	small_buffers();
+	relay_run(relay);
+	ck_assert_uint_lt(fill(0, data, STREAM), STREAM);
+	close(peer[0]);
+	peer[0] = -1;
+	wait_closed();
+	ck_assert_int_eq(told.err[0], ETIMEDOUT);
+	end_peers();
+	free(data);
+}
+END_TEST
+
 /* A TCP peer that ended its stream and then resets: seen by the sweep alone,
  * and passed on at once. */
 START_TEST(sweep_sees_a_reset)
@@ -781,6 +806,8 @@ int main(void)
 	tcase_add_loop_test(tc, sweep_spares_the_living, 0, 2 * nr);
 	tcase_add_loop_test(
 		tc, sweep_ends_the_abandoned, 0, NR(abandoned_combos));
+	tcase_add_loop_test(
+		tc, sweep_ends_the_abandoned_unread, 0, NR(abandoned_combos));
 	tcase_add_loop_test(tc, sweep_sees_a_reset, 0, NR(reset_combos));
 	tcase_add_loop_test(
 		tc, sweep_sees_a_reset_behind_a_brake, 0, NR(reset_combos));
