@@ -47,8 +47,8 @@ class Machine:
         self.port += count
         return self.port - count + 1
 
-    def start(self, argv, **kw):
-        proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **kw)
+    def start(self, argv, stdout=subprocess.DEVNULL):
+        proc = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=stdout)
         self.procs.append(proc)
         return proc
 
@@ -95,13 +95,13 @@ def compare(machine, args):
                     machine.where[way], test, args.seconds, parallel)
                 results.setdefault((way, test), []).append(rate)
     print("%-20s" % "" + "".join("%13s" % way for way in WAYS) +
-          "".join("%13s" % ("to direct" if i else "ratio") for i in range(2)) +
+          "".join("%20s" % (way + ":direct") for way in WAYS[1:]) +
           "%10s" % "wanted")
     for test, title, _, wanted in TESTS:
         rates = [statistics.median(results[way, test]) for way in WAYS]
         scale = 1e6 if test == "b" else 1
         print("%-20s" % title + "".join("%13.1f" % (r / scale) for r in rates) +
-              "".join("%13.2f" % (r / rates[0]) for r in rates[1:]) +
+              "".join("%20.2f" % (r / rates[0]) for r in rates[1:]) +
               "%10.2f" % wanted, flush=True)
 
 
