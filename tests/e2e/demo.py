@@ -5,7 +5,6 @@ Runs each program twice in a namespace without a network, plainly and through
 proxify, against servers outside, and prints both outcomes as a table. Exits 1 if
 any program is not stopped by the one or not carried by the other."""
 
-import os
 import shutil
 import sys
 

@@ -13,12 +13,11 @@ which takes only what comes in from outside.
 """
 
 import os
-import shutil
 import subprocess
 
 from carrier import vsock_port
-from harness import (PATIENCE, PROXY_BUILD, PYTHON, TIMEOUT, WORLD4, WORLD6,
-                     Daemon, Enclave, full_path, listening, run, sh)
+from harness import (PATIENCE, TIMEOUT, WORLD4, WORLD6, Daemon, Enclave, full_path,
+                     run, sh)
 
 MODES = ["vsock-to-ip", "ip-to-vsock", "vsock-to-ip-transparent",
          "ip-to-vsock-transparent", "transparent-port-to-vsock"]

@@ -10,7 +10,7 @@ import carrier as carriers
 import modes
 from harness import PYTHON, TIMEOUT, WORLD4, until
 from modes import LOOPBACK, WORLD, Postgres, Redis
-from servers import Nginx, Peer, echo, read_to_eof
+from servers import Peer, echo, read_to_eof
 
 TOOLS = ["iptables", "nft"]
 
