@@ -7,22 +7,16 @@ a port must be nobody else's on this machine: the kernel chooses it, and counts
 on before it gives the same one again.
 """
 
-import errno
+import os
 import socket
 
 LOCAL = 1  # VMADDR_CID_LOCAL, which Python has no name for
 
 
 def have_vsock():
-    """Is there a vsock loopback? Where there is one, a port on which nobody
-    listens refuses at once; elsewhere nobody answers."""
-    try:
-        with socket.socket(socket.AF_VSOCK) as sock:
-            sock.settimeout(2)
-            sock.connect((LOCAL, vsock_port()))
-    except OSError as error:
-        return error.errno == errno.ECONNRESET
-    return False
+    """Is there a vsock loopback? (Not found out by connecting: where there is
+    none, a packet for CID 1 would leave for whoever runs this machine.)"""
+    return os.path.isdir("/sys/module/vsock_loopback")
 
 
 def vsock_port():
