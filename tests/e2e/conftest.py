@@ -95,13 +95,15 @@ def crowd(world):
     return compiled.compiled(world, "crowd") + "/crowd"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def echo_port(world, crowd):
-    """A server that has no thread for each client."""
+    """A server that has no thread for each client. Each test has its own: ports
+    towards it stay taken for a minute after its clients are gone."""
     server = harness.Daemon(
         "world-crowd", [crowd, "serve", harness.WORLD4], world.tmp)
     server.wait_ready(lambda: server.log().strip().isdigit())
-    return int(server.log())
+    yield int(server.log())
+    server.kill()
 
 
 @pytest.fixture(scope="session")

@@ -42,8 +42,10 @@ def test_idle(new_site, crowd, echo_port, count):
         [crowd, "idle", WORLD4, echo_port, count],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with client:
-        assert client.stdout.readline() == b"good %d bad 0\n" % count, \
-            client.stderr.read()
+        counted = client.stdout.readline()
+        if counted != b"good %d bad 0\n" % count:
+            client.kill()
+            raise AssertionError((counted, client.stderr.read()))
         assert site.proxy.fds() >= before + 2 * count
         for _ in range(3):
             client.stdin.write(b"\n")

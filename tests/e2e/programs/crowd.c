@@ -2,7 +2,7 @@
 
 /*
  * Many connections from one process, as cheap as can be:
- *tests/e2e/test_crowd.py runs this under emulation too.
+ * tests/e2e/test_crowd.py runs this under emulation too.
  *
  *	crowd serve HOST
  *		an echo server; prints its port
