@@ -19,7 +19,7 @@
  *	TCP, unbound		TCP or control	control, any	gate
  *	TCP, deferred		EINVAL		control		gate
  *	control, bound		EINVAL		listener	gate; port let
- *go control, listening	EINVAL		stays		EISCONN
+ * go control, listening	EINVAL		stays		EISCONN
  */
 
 #include "preload/listen.h"

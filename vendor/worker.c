@@ -29,8 +29,8 @@
  *
  * The services that live here besides (names.c; inbound.c, by way of the
  * gates) have their own watchers on the same loop. They are started before the
- *first front-end is served: whoever got an answer from the worker finds them
- *there.
+ * first front-end is served: whoever got an answer from the worker finds them
+ * there.
  */
 
 #define WORKER_MAGIC 0x776f726bu

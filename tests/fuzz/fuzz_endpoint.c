@@ -14,7 +14,7 @@
  *	endpoint   refused: nothing is left in the output. Taken: formatting it
  *	           and reading that back gives the same endpoint, the text fits
  *	           ENDPOINT_STRLEN, and the kernel's form has its family's
- *length prefix     refused or taken; then it holds its own network address and
+ * length prefix     refused or taken; then it holds its own network address and
  *	           the prefix length is one that its family has
  *	sockaddr   a raw sockaddr that is taken comes back as the same address
  */

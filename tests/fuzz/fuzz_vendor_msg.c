@@ -25,8 +25,8 @@
  * does not like with EPROTO, and answer everything else too, since the host
  * proxy is a socket that does not exist; but for the two that wait for a host
  * proxy. Nothing may be left open once the front-end has gone. The request's
- *own endpoint is always empty: a fuzzer must not be given the means to connect
- *to wherever it likes.
+ * own endpoint is always empty: a fuzzer must not be given the means to connect
+ * to wherever it likes.
  */
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
