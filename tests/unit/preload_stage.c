@@ -2,6 +2,7 @@
 #include "preload_stage.h"
 #include "common/fd.h"
 #include "preload/config.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <dirent.h>
@@ -124,9 +125,6 @@ static int run_play(const TTest *play)
 
 int stage_main(int argc, char **argv, Suite *(*suite)(void), const TTest *play)
 {
-	SRunner *runner;
-	int failed;
-
 	if (!getenv(STAGE_ENV))
 		return run_inside(argv);
 	if (play && argc > 1 && strcmp(argv[1], "--play") == 0) {
@@ -137,11 +135,7 @@ int stage_main(int argc, char **argv, Suite *(*suite)(void), const TTest *play)
 		fputs("no network namespace to be had\n", stderr);
 		return EXIT_FAILURE;
 	}
-	runner = srunner_create(suite());
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite());
 }
 
 const char *stage_program(void)

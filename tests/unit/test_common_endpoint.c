@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/endpoint.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -638,13 +639,8 @@ static TCase *env_case(void)
 int main(void)
 {
 	Suite *suite = suite_create("common/endpoint");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, parse_case());
 	suite_add_tcase(suite, env_case());
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

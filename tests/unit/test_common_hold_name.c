@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/hold_name.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -124,16 +125,11 @@ int main(void)
 {
 	Suite *suite = suite_create("common_hold_name");
 	TCase *tcase = tcase_create("hold_name");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_loop_test(tcase, both_ways, 0, NR(good));
 	tcase_add_loop_test(tcase, other_names, 0, NR(others));
 	tcase_add_loop_test(tcase, bad_names, 0, NR(bad));
 	tcase_add_test(tcase, not_a_name);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/log.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -654,14 +655,9 @@ static TCase *threads_case(void)
 int main(void)
 {
 	Suite *suite = suite_create("common/log");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, lines_case());
 	suite_add_tcase(suite, limit_case());
 	suite_add_tcase(suite, threads_case());
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

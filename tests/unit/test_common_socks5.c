@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/socks5.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -766,13 +767,8 @@ static TCase *replies_case(void)
 int main(void)
 {
 	Suite *suite = suite_create("common/socks5");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, requests_case());
 	suite_add_tcase(suite, replies_case());
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

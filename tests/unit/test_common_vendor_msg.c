@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/vendor_msg.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdint.h>
@@ -467,14 +468,9 @@ static TCase *path_case(void)
 int main(void)
 {
 	Suite *suite = suite_create("common/vendor_msg");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	suite_add_tcase(suite, requests_case());
 	suite_add_tcase(suite, results_case());
 	suite_add_tcase(suite, path_case());
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
+#include "suite.h"
 #include "test_dns_stage.h"
 
 #include <stdio.h>
@@ -101,17 +102,11 @@ int main(void)
 {
 	Suite *s = suite_create("dns_load");
 	TCase *tc;
-	SRunner *sr;
-	int failed;
 
 	tc = tcase_create("load");
 	tcase_set_timeout(tc, 60);
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, load, 0, 3);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "resolv/dns_msg.h"
+#include "suite.h"
 #include "test_dns_wire.h"
 
 #include <stdlib.h>
@@ -397,8 +398,6 @@ int main(void)
 {
 	Suite *s = suite_create("dns_msg");
 	TCase *tc = tcase_create("query");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, plain_query);
 	tcase_add_test(tc, root_query);
@@ -426,9 +425,5 @@ int main(void)
 	tcase_add_test(tc, truncate_edns);
 	tcase_add_test(tc, truncate_garbage);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

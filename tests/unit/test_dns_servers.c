@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
+#include "suite.h"
 #include "test_dns_stage.h"
 
 #include <stdio.h>
@@ -376,8 +377,6 @@ int main(void)
 {
 	Suite *s = suite_create("dns_servers");
 	TCase *tc;
-	SRunner *sr;
-	int failed;
 
 	tc = tcase_create("servers");
 	tcase_set_timeout(tc, 20);
@@ -399,9 +398,5 @@ int main(void)
 	tcase_add_test(tc, upstream_restarts);
 	tcase_add_test(tc, upstream_idle_time);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
+#include "suite.h"
 #include "test_dns_stage.h"
 
 #include <errno.h>
@@ -569,8 +570,6 @@ int main(void)
 {
 	Suite *s = suite_create("dns_stub");
 	TCase *tc;
-	SRunner *sr;
-	int failed;
 
 	tc = tcase_create("usual");
 	tcase_add_checked_fixture(tc, setup, teardown);
@@ -599,9 +598,5 @@ int main(void)
 	tcase_add_test(tc, client_leaves);
 	tcase_add_loop_test(tc, stop_in_flight, 0, 2);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -2,6 +2,7 @@
 #include "resolv/dns_tcp.h"
 #include "common/fd.h"
 #include "resolv/dns_msg.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -322,8 +323,6 @@ int main(void)
 {
 	Suite *s = suite_create("dns_tcp");
 	TCase *tc = tcase_create("dns_tcp");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, split_everywhere);
@@ -337,9 +336,5 @@ int main(void)
 	tcase_add_test(tc, send_to_nobody);
 	tcase_add_test(tc, peer_gone_while_queued);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "resolv/servers.h"
+#include "suite.h"
 #include "test_dns_wire.h"
 
 #include <stdio.h>
@@ -162,8 +163,6 @@ int main(void)
 {
 	Suite *s = suite_create("dns_text");
 	TCase *tc = tcase_create("dns_text");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, good_servers, 0, 9);
 	tcase_add_loop_test(tc, bad_servers, 0, 21);
@@ -174,9 +173,5 @@ int main(void)
 	tcase_add_loop_test(tc, host_resolvers, 0, 5);
 	tcase_add_test(tc, servers_key);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/bind_policy.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdio.h>
@@ -186,8 +187,6 @@ int main(void)
 {
 	Suite *suite = suite_create("proxy_bind_policy");
 	TCase *tcase = tcase_create("policy");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_checked_fixture(tcase, setup, NULL);
 	tcase_add_loop_test(tcase, allow, 0, sizeof(lists) / sizeof(lists[0]));
@@ -197,8 +196,5 @@ int main(void)
 	tcase_add_test(tcase, some_addresses);
 	tcase_add_test(tcase, one_family);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -3,6 +3,7 @@
 
 #include "common/log.h"
 
+#include "suite.h"
 #include "test_proxy_dns.h"
 
 #include <arpa/inet.h>
@@ -745,8 +746,6 @@ int main(void)
 {
 	Suite *s = suite_create("proxy client");
 	TCase *tc = tcase_create("client");
-	SRunner *sr;
-	int failed;
 
 	if (!net_isolate())
 		return 77; /* skipped */
@@ -767,9 +766,5 @@ int main(void)
 	tcase_add_test(tc, out_of_fds);
 	tcase_add_test(tc, aborted);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

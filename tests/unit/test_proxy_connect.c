@@ -3,6 +3,7 @@
 
 #include "common/fd.h"
 
+#include "suite.h"
 #include "test_proxy_net.h"
 
 #include <sys/resource.h>
@@ -333,8 +334,6 @@ int main(void)
 {
 	Suite *s = suite_create("proxy connect");
 	TCase *tc = tcase_create("connect");
-	SRunner *sr;
-	int failed;
 
 	isolated = net_isolate();
 	tcase_set_timeout(tc, 3 * WAIT_SECONDS);
@@ -351,9 +350,5 @@ int main(void)
 	tcase_add_loop_test(
 		tc, order, 0, (int)(sizeof(orders) / sizeof(orders[0])));
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -4,6 +4,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 
+#include "suite.h"
 #include "test_proxy_net.h"
 
 #include <sys/stat.h>
@@ -343,8 +344,6 @@ int main(void)
 {
 	Suite *suite = suite_create("dialer");
 	TCase *tc = tcase_create("dialer");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, unix_socket);
@@ -363,9 +362,5 @@ int main(void)
 	tcase_add_loop_test(tc, tcp_never, 0, 2);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -5,6 +5,7 @@
 #include "common/log.h"
 #include "proxy/prefix.h"
 
+#include "suite.h"
 #include "test_proxy_net.h"
 
 /*
@@ -545,8 +546,6 @@ int main(void)
 {
 	Suite *suite = suite_create("forward");
 	TCase *tc = tcase_create("forward");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_loop_test(tc, both_directions, 0, 2);
@@ -573,9 +572,5 @@ int main(void)
 	tcase_add_test(tc, max_connections);
 	tcase_set_timeout(tc, 60);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/held.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -128,8 +129,6 @@ int main(void)
 {
 	Suite *suite = suite_create("held");
 	TCase *tc = tcase_create("held");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(tc, setup, teardown);
 	tcase_add_test(tc, is_there_again);
@@ -140,9 +139,5 @@ int main(void)
 	tcase_add_test(tc, spares_are_few);
 	tcase_add_test(tc, nothing_is_held);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bind_stage.h"
+#include "suite.h"
 #include "test_proxy_net.h"
 
 #include <sched.h>
@@ -413,8 +414,6 @@ int main(void)
 {
 	Suite *suite = suite_create("proxy_hold");
 	TCase *tcase = tcase_create("proxy_hold");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	net_isolate(); /* from the ports of others; no harm without */
 	tcase_add_checked_fixture(tcase, setup, teardown);
@@ -434,8 +433,5 @@ int main(void)
 	tcase_add_loop_test(tcase, old_connections_do_not_keep_a_port, 0, 2);
 	tcase_add_test(tcase, privileged_port);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -5,6 +5,7 @@
 #include "test_proxy_net.h"
 
 #include "common/fd.h"
+#include "suite.h"
 
 #include <stdatomic.h>
 
@@ -259,8 +260,6 @@ int main(void)
 {
 	Suite *suite = suite_create("proxy_loop");
 	TCase *tcase = tcase_create("loop");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	tcase_add_checked_fixture(tcase, setup, teardown);
 	tcase_set_timeout(tcase, 2 * WAIT_SECONDS);
@@ -270,8 +269,5 @@ int main(void)
 	tcase_add_test(tcase, watch_for_what);
 	tcase_add_test(tcase, watch_changes_in_the_middle_of_a_turn);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -2,6 +2,7 @@
 #include "test_proxy_net.h"
 
 #include "common/socks5.h"
+#include "suite.h"
 
 #include <limits.h>
 #include <signal.h>
@@ -360,8 +361,6 @@ int main(void)
 {
 	Suite *s = suite_create("proxy program");
 	TCase *tc = tcase_create("main");
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 3 * WAIT_SECONDS);
 	tcase_add_checked_fixture(tc, setup, teardown);
@@ -376,9 +375,5 @@ int main(void)
 	tcase_add_test(tc, without_standard_streams);
 	tcase_add_test(tc, nobody_reads_the_log);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

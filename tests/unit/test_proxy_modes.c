@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/options.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -301,8 +302,6 @@ int main(void)
 {
 	Suite *suite = suite_create("modes");
 	TCase *tc = tcase_create("modes");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_checked_fixture(tc, NULL, teardown);
 	tcase_add_loop_test(tc, taken, 0, sizeof(good) / sizeof(good[0]));
@@ -312,9 +311,5 @@ int main(void)
 	tcase_add_test(tc, modes);
 	tcase_add_test(tc, rows);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

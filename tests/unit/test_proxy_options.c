@@ -2,6 +2,7 @@
 #include "proxy/options.h"
 #include "proxy/optparse.h"
 #include "proxy/relay.h"
+#include "suite.h"
 
 #include <check.h>
 #include <stdlib.h>
@@ -237,8 +238,6 @@ int main(void)
 {
 	Suite *s = suite_create("proxy options");
 	TCase *tc = tcase_create("options");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_checked_fixture(tc, NULL, teardown);
 	tcase_add_test(tc, defaults);
@@ -249,9 +248,5 @@ int main(void)
 		tc, bad_command_lines, 0, (int)(sizeof(bad) / sizeof(bad[0])));
 	tcase_add_test(tc, too_many_listeners);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

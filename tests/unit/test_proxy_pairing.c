@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "bind_stage.h"
+#include "suite.h"
 #include "test_proxy_net.h"
 
 #include <sys/resource.h>
@@ -502,8 +503,6 @@ int main(void)
 {
 	Suite *suite = suite_create("proxy_pairing");
 	TCase *tcase = tcase_create("proxy_pairing");
-	SRunner *runner = srunner_create(suite);
-	int failed;
 
 	net_isolate(); /* from the ports of others; no harm without */
 	tcase_add_checked_fixture(tcase, setup, teardown);
@@ -526,8 +525,5 @@ int main(void)
 	tcase_add_test(tcase, many_cycles);
 	tcase_add_test(tcase, drain);
 	suite_add_tcase(suite, tcase);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/prefix.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -127,8 +128,6 @@ int main(void)
 {
 	Suite *suite = suite_create("prefix");
 	TCase *tc = tcase_create("prefix");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_loop_test(tc, written, 0, NR_VECTORS);
 	tcase_add_loop_test(tc, split_at_every_byte, 0, NR_VECTORS);
@@ -136,9 +135,5 @@ int main(void)
 	tcase_add_test(tc, bad_version);
 	tcase_add_test(tc, mapped_is_ipv4);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

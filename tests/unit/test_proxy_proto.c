@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/proxyproto.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -297,8 +298,6 @@ int main(void)
 {
 	Suite *suite = suite_create("proxyproto");
 	TCase *tc = tcase_create("proxyproto");
-	SRunner *runner;
-	int failed;
 
 	tcase_add_loop_test(tc, both_ways, 0, NR_HEADERS);
 	tcase_add_test(tc, families);
@@ -309,9 +308,5 @@ int main(void)
 	tcase_add_test(tc, v1_with_a_nul);
 	tcase_add_test(tc, refused_v2);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -4,6 +4,7 @@
 #include "proxy/connect.h"
 #include "proxy/nameservers.h"
 
+#include "suite.h"
 #include "test_proxy_dns.h"
 
 #include <arpa/inet.h>
@@ -323,8 +324,6 @@ int main(void)
 {
 	Suite *s = suite_create("proxy resolve");
 	TCase *tc = tcase_create("resolve");
-	SRunner *sr;
-	int failed;
 
 	if (!net_isolate())
 		return 77; /* skipped */
@@ -342,9 +341,5 @@ int main(void)
 	tcase_add_test(tc, host_options);
 	tcase_add_test(tc, reserved_name);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

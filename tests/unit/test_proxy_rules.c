@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/rules.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -187,8 +188,6 @@ int main(void)
 {
 	Suite *s = suite_create("proxy rules");
 	TCase *tc = tcase_create("rules");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_loop_test(tc, rule_grammar, 0,
 		(int)(sizeof(grammar) / sizeof(grammar[0])));
@@ -196,9 +195,5 @@ int main(void)
 		(int)(sizeof(meaning) / sizeof(meaning[0])));
 	tcase_add_test(tc, canonical_addresses);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -7,6 +7,7 @@
 #include "proxy/relay.h"
 #include "proxy/resolve.h"
 
+#include "suite.h"
 #include "test_proxy_net.h"
 
 #include <netinet/tcp.h>
@@ -669,8 +670,6 @@ int main(void)
 {
 	Suite *s = suite_create("proxy worker");
 	TCase *tc = tcase_create("worker");
-	SRunner *sr;
-	int failed;
 
 	/* For "no route" and a look-up that fails at once; no harm without. */
 	net_isolate();
@@ -693,9 +692,5 @@ int main(void)
 	tcase_add_test(tc, tcp_port_zero);
 	tcase_add_test(tc, cannot_listen);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

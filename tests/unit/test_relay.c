@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/relay.h"
 
+#include "suite.h"
 #include "test_proxy_net.h"
 
 #include <malloc.h>
@@ -786,8 +787,6 @@ int main(void)
 	Suite *s = suite_create("relay");
 	TCase *tc = tcase_create("relay");
 	int nr = net_has_vsock() ? NR_ALL_COMBOS : VSOCK_TCP;
-	SRunner *sr;
-	int failed;
 
 	tcase_set_timeout(tc, 3 * WAIT_SECONDS);
 	tcase_add_checked_fixture(tc, setup, teardown);
@@ -815,9 +814,5 @@ int main(void)
 	tcase_add_test(tc, idle_memory);
 	tcase_add_loop_test(tc, big_leftovers, 0, nr);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_ENV);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(s);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "resolv/resolv_conf.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -279,8 +280,6 @@ int main(void)
 {
 	Suite *s = suite_create("resolv_conf");
 	TCase *tc = tcase_create("text");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, usual_file);
 	tcase_add_loop_test(tc, what_counts, 0, 19);
@@ -297,9 +296,5 @@ int main(void)
 	tcase_add_test(tc, create_dangling);
 	tcase_add_test(tc, create_fails);
 	suite_add_tcase(s, tc);
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

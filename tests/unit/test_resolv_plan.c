@@ -2,6 +2,7 @@
 #include "resolv/resolv_plan.h"
 #include "common/fd.h"
 #include "resolv/lo.h"
+#include "suite.h"
 
 #include <arpa/inet.h>
 #include <check.h>
@@ -494,8 +495,6 @@ int main(void)
 {
 	Suite *s = suite_create("resolv_plan");
 	TCase *tc = tcase_create("text");
-	SRunner *sr;
-	int failed;
 
 	tcase_add_test(tc, env);
 	tcase_add_test(tc, modes);
@@ -522,9 +521,5 @@ int main(void)
 	tcase_add_test(tc, private_copy);
 	suite_add_tcase(s, tc);
 run:
-	sr = srunner_create(s);
-	srunner_run_all(sr, CK_NORMAL);
-	failed = srunner_ntests_failed(sr);
-	srunner_free(sr);
-	return failed != 0;
+	return suite_run(s);
 }

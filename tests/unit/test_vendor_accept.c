@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
 #include "inbound_stage.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -651,8 +652,6 @@ int main(void)
 {
 	Suite *suite = suite_create("vendor_accept");
 	TCase *tc = tcase_create("worker");
-	SRunner *runner;
-	int failed;
 
 	tcase_set_timeout(tc, 40);
 	tcase_add_checked_fixture(tc, inbound_setup, inbound_teardown);
@@ -675,9 +674,5 @@ int main(void)
 	tcase_add_test(tc, test_plain_families);
 	tcase_add_test(tc, test_plain_recovers);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -2,6 +2,7 @@
 #include "common/fd.h"
 #include "inbound_stage.h"
 #include "vendor/inbound.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -810,8 +811,6 @@ int main(void)
 	Suite *suite = suite_create("vendor_bind");
 	TCase *worker = tcase_create("worker");
 	TCase *inside = tcase_create("inside");
-	SRunner *runner;
-	int failed;
 
 	tcase_set_timeout(worker, 30);
 	tcase_add_checked_fixture(worker, inbound_setup, inbound_teardown);
@@ -823,9 +822,5 @@ int main(void)
 	tcase_add_test(inside, test_half_in_the_way);
 	tcase_add_test(inside, test_end_in_the_middle);
 	suite_add_tcase(suite, inside);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -2,6 +2,7 @@
 #include "common/fd.h"
 #include "vendor/dial.h"
 #include "vendor/edge.h"
+#include "suite.h"
 #include "vendor_stage.h"
 
 #include <arpa/inet.h>
@@ -658,11 +659,5 @@ static Suite *suite(void)
 
 int main(void)
 {
-	SRunner *runner = srunner_create(suite());
-	int failed;
-
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite());
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
 #include "inbound_stage.h"
+#include "suite.h"
 
 #include <check.h>
 #include <errno.h>
@@ -402,8 +403,6 @@ int main(void)
 {
 	Suite *suite = suite_create("vendor_mirror");
 	TCase *tc = tcase_create("worker");
-	SRunner *runner;
-	int failed;
 
 	tcase_set_timeout(tc, 30);
 	tcase_add_checked_fixture(tc, setup, inbound_teardown);
@@ -421,9 +420,5 @@ int main(void)
 	tcase_add_test(tc, test_host_away);
 	tcase_add_test(tc, test_rejoin);
 	suite_add_tcase(suite, tc);
-	runner = srunner_create(suite);
-	srunner_run_all(runner, CK_ENV);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return suite_run(suite);
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
+#include "suite.h"
 #include "tempdir.h"
 #include "vendor/logfile.h"
 #include "vendor_stage.h"
@@ -437,18 +438,14 @@ static int spawn(const char *path)
 int main(int argc, char **argv)
 {
 	char root[TEMPDIR_LEN];
-	SRunner *runner;
-	int failed;
+	int status;
 
 	if (argc == 3 && strcmp(argv[1], "spawn") == 0)
 		return spawn(argv[2]);
 	/* A vendor that a failed test left behind ends with its folder. */
 	tempdir_make(root);
 	setenv("TEMPDIR_ROOT", root, 1);
-	runner = srunner_create(suite());
-	srunner_run_all(runner, CK_NORMAL);
-	failed = srunner_ntests_failed(runner);
-	srunner_free(runner);
+	status = suite_run(suite());
 	tempdir_remove(root);
-	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+	return status;
 }
