@@ -349,7 +349,9 @@ class World:
                                  os.path.join(base, "bin", name),
                                  os.path.join(base, name))
                      if os.path.isfile(p)]
-            found += glob.glob(base + "/lib/**/" + name, recursive=True)
+            # lib64 is meson's choice where Debian's own is not known
+            for lib in ("lib", "lib64"):
+                found += glob.glob("%s/%s/**/%s" % (base, lib, name), recursive=True)
             found += glob.glob(base + "/libexec/**/" + name, recursive=True)
             if not found:
                 raise AssertionError("no %s below BUILD=%s" % (name, base))

@@ -139,8 +139,9 @@ def newest_postgres():
 
 
 # PostgreSQL will not run as root; in a user namespace of its own root is
-# somebody else, and to the vendor it is still who it was.
-AS_SOMEBODY = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "--"]
+# somebody else, and to the vendor it is still who it was. It wants a user that has
+# a name: Debian's "daemon", who is there on every machine.
+AS_SOMEBODY = ["unshare", "--user", "--map-user=1", "--map-group=1", "--"]
 
 
 def postgres(inside):
@@ -281,10 +282,12 @@ def redis_ping(inside, host):
 
 
 def psql(inside, host):
-    got = inside.site.world.run(
-        ["psql", "-h", host, "-p", inside.port, "-U", "tester", "-d", "postgres",
-         "-Atc", "select host(inet_client_addr())"]).ok().out.strip()
-    assert got == host, (got, host)
+    """It listens while it is still starting up, and says so."""
+    argv = ["psql", "-h", host, "-p", inside.port, "-U", "tester", "-d", "postgres",
+            "-Atc", "select host(inet_client_addr())"]
+    until(lambda: "starting up" not in inside.site.world.run(argv).err,
+          "PostgreSQL has started")
+    assert inside.site.world.run(argv).ok().out.strip() == host
 
 
 def memcached_stats(inside, host):

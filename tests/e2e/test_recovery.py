@@ -273,8 +273,6 @@ while True:
     c.close()
 """
 
-SERVERS["storm"] = (lambda i: [PYTHON, "-S", "-E", "-c", STORM, i.port], None)
-
 # Clients that come one after the other, whatever happens.
 LOAD = """
 import random, socket, sys, time
@@ -331,9 +329,11 @@ class Storm:
 
 
 @pytest.mark.full
-def test_random_kills(new_site, world, carrier):
+def test_random_kills(new_site, world, carrier, monkeypatch):
     """A thousand kill -9 of servers, worker and proxy, alone or together, at
     random moments under load: what comes back serves, and nothing is left."""
+    monkeypatch.setitem(SERVERS, "storm", (
+        lambda i: [PYTHON, "-S", "-E", "-c", STORM, i.port], None))
     kills = 1000 if carrier == "unix" else 100
     seed = random.randrange(1 << 30)
     print("seed", seed)

@@ -63,6 +63,7 @@ def test_redis_benchmark(site, built):
 def test_pgbench(site, built):
     """A fork and a connection for each transaction (-C), several at a time."""
     with Inside(site, "postgres", built) as server:
+        server.ask()
         base = ["pgbench", "-h", WORLD4, "-p", server.port, "-U", "tester"]
         site.world.run(base + ["-i", "-q", "postgres"], timeout=4 * TIMEOUT).ok()
         out = site.world.run(base + ["-c", 8, "-j", 2, "-t", 20, "-C", "postgres"],

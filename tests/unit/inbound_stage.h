@@ -120,7 +120,7 @@ void host_hang_up(struct conn *conn);
 #define HOST4 "203.0.113.5"
 #define HOST6 "2001:db8:5::5"
 
-#define HOST_REPLY2_LEN (2 * SOCKS5_REPLY_V6_LEN)
+#define HOST_REPLY2_LEN (2UL * SOCKS5_REPLY_V6_LEN)
 
 /** host_reply2() - a second and a third reply. Return: their length, 44 */
 size_t host_reply2(uint8_t *buf, const char *client, uint16_t port);
