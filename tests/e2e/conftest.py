@@ -77,9 +77,13 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(autouse=True)
-def clean_slate():
-    """Each test has its own transcript, and may not upset a sanitizer."""
+def clean_slate(request):
+    """Each test has its own transcript, and may not upset a sanitizer. The
+    report says over which carrier it ran."""
     harness.forget_logs()
+    params = getattr(request.node, "callspec", None)
+    if params and "carrier" in params.params:
+        request.node.user_properties.append(("carrier", params.params["carrier"]))
     yield
     reports = harness.sanitizer_reports()
     assert not reports, reports

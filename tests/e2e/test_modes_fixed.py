@@ -9,7 +9,7 @@ import pytest
 
 import content
 import modes
-from harness import PATIENCE, SILENT4, SLOWNESS, TIMEOUT, WORLD4, until
+from harness import PATIENCE, PYTHON, SILENT4, SLOWNESS, TIMEOUT, WORLD4, until
 from modes import LOOPBACK, WORLD, Postgres, Redis
 from servers import HELLO, Peer, closed_port, echo, read_to_eof, reset
 
@@ -102,7 +102,7 @@ def connect(stage, port, script, *args):
               "except ConnectionResetError:\n"
               "    print('ECONNRESET'); sys.exit()\n"
               "s.settimeout(%g)\n" % (port, PATIENCE, PATIENCE)) + script
-    return stage.run([modes.PYTHON, "-c", source, *args])
+    return stage.run([PYTHON, "-c", source, *args])
 
 
 READ = """

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import modes
-from harness import TIMEOUT, WORLD4, until
+from harness import PYTHON, TIMEOUT, WORLD4, until
 from servers import HELLO, echo
 
 
@@ -127,7 +127,7 @@ def test_port_of_the_client(world, vmm):
               "while p := s.recv(99): got += p\n"
               "print(got)")
     for port, wanted in ((52, "b'hi'\n"), (25, "b'220 ready\\r\\nhi'\n")):
-        got = stage.run([modes.PYTHON, "-c", source, WORLD4, port])
+        got = stage.run([PYTHON, "-c", source, WORLD4, port])
         assert got.ok().out == wanted
     stage.close()
 

@@ -5,7 +5,7 @@ server that knows the protocol (nginx), in both versions."""
 import pytest
 
 import modes
-from harness import WORLD4, WORLD6, Daemon, listening, until
+from harness import PYTHON, WORLD4, WORLD6, Daemon, listening, until
 from servers import Peer, read_to_eof
 
 CONF = """
@@ -97,7 +97,7 @@ def test_taken_off(stage):
         source = ("import socket\n"
                   "s = socket.create_connection(('127.0.0.1', %d), 20)\n"
                   "s.sendall(b'payload')" % ins.port())
-        stage.run([modes.PYTHON, "-c", source]).ok()
+        stage.run([PYTHON, "-c", source]).ok()
         until(lambda: got == [b"payload"], "the payload has arrived")
 
 
