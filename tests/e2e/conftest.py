@@ -27,6 +27,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     config.addinivalue_line("markers", "full: takes long, only with --full")
+    config.addinivalue_line(
+        "markers", "tcp_as_root(reason): not over tcp for an ordinary user")
     config.addinivalue_line("markers", "vsock: only where there is real vsock")
     config.addinivalue_line(
         "markers", "no_asan(reason): AddressSanitizer's runtime breaks the program")
@@ -51,6 +53,10 @@ def pytest_collection_modifyitems(config, items):
         if item.get_closest_marker("vsock") and "vsock" not in here:
             wanted = False
         if item.get_closest_marker("no_asan") and harness.PRELOAD_EXTRA:
+            wanted = False
+        if item.get_closest_marker("tcp_as_root") and \
+                harness.in_user_namespace() and \
+                item.callspec.params["carrier"] == "tcp":
             wanted = False
         (keep if wanted else drop).append(item)
     if drop:
