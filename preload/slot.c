@@ -28,6 +28,8 @@ struct epoll_note {
  * @cookie:  of the socket that @words speaks of, 0: of none
  * @other:   of the one before or after it, whose kind is @words' record.was
  * @words:   a struct record
+ * @sum:     of the three before: a writer that was overruled (write_end()) may
+ *           go on writing for a moment while the version is even
  * @gate:    the hint
  * @waiting: cookie of the gate on which a connect() waits, its complement once
  *           that is given up, 0: none
@@ -38,6 +40,7 @@ struct slot {
 	_Atomic uint64_t cookie;
 	_Atomic uint64_t other;
 	_Atomic uint32_t words[RECORD_WORDS];
+	_Atomic uint32_t sum;
 	atomic_bool gate;
 	_Atomic uint64_t waiting;
 	_Atomic int waiting_fd;
@@ -45,9 +48,12 @@ struct slot {
 };
 
 /* How often a reader or writer looks again while another one writes, which is
- * the matter of a tenth of a microsecond if it is not interrupted. */
+ * the matter of a tenth of a microsecond if it is not interrupted. If it is,
+ * its thread may be off its processor for some milliseconds; a writer that this
+ * thread's signal handler interrupted, or that fork() left behind, never ends.
+ */
 #define SPINS    50
-#define PATIENCE 100
+#define PATIENCE 1000
 
 static _Atomic(struct slot *) pages[SLOT_FDS / SLOTS_PER_PAGE];
 
@@ -122,6 +128,20 @@ static void write_record(struct slot *slot, const struct record *rec)
 			&slot->words[i], words[i], memory_order_release);
 }
 
+/* Each step spreads a word over all of the sum's bits. */
+static uint32_t sum_of(
+	uint64_t cookie, uint64_t other, const struct record *rec)
+{
+	static const uint64_t spread = 0x9e3779b97f4a7c15u; /* 2^64 / golden */
+	uint64_t sum = (cookie * spread ^ other) * spread;
+	uint32_t words[RECORD_WORDS];
+
+	memcpy(words, rec, sizeof(words));
+	for (size_t i = 0; i < RECORD_WORDS; i++)
+		sum = (sum ^ sum >> 29 ^ words[i]) * spread;
+	return (uint32_t)(sum >> 32);
+}
+
 /* Wait a little, longer from the SPINSth time on. sched_yield() is fit for
  * signal handlers. */
 static void relax(int times)
@@ -157,15 +177,49 @@ static bool write_end(struct slot *slot, uint32_t mine)
 	return atomic_compare_exchange_strong(&slot->version, &mine, mine + 1);
 }
 
-/* In a whole slot: is it about this socket, and what kind is that one? */
-static bool is_about(struct slot *slot, uint64_t cookie, struct record *rec)
+/* Is the slot what one writer has put there? Tells of one moment, for writers.
+ */
+static bool is_whole(struct slot *slot)
 {
-	if (atomic_load(&slot->cookie) == cookie)
-		return true;
-	if (atomic_load(&slot->other) != cookie)
-		return false;
-	rec->kind = rec->was;
+	struct record rec;
+
+	read_record(slot, &rec);
+	return sum_of(atomic_load(&slot->cookie), atomic_load(&slot->other),
+		       &rec) == atomic_load(&slot->sum);
+}
+
+/* A writer that was overruled asks: has what it went on to write spoilt the
+ * later record? If not, that one stays, because it is the later one. */
+static bool spoilt(struct slot *slot)
+{
+	for (int i = 0; i < PATIENCE; i++) {
+		uint32_t version = atomic_load(&slot->version);
+		bool whole = is_whole(slot);
+
+		if (!(version & 1) && atomic_load(&slot->version) == version)
+			return !whole;
+		relax(i);
+	}
 	return true;
+}
+
+enum look { LOOK_OTHER, LOOK_FOUND, LOOK_MIXTURE };
+
+/* Is the slot about this socket, and what kind is that one? */
+static enum look look(struct slot *slot, uint64_t cookie, struct record *rec)
+{
+	uint64_t first = atomic_load(&slot->cookie);
+	uint64_t second = atomic_load(&slot->other);
+	uint32_t sum = atomic_load(&slot->sum);
+
+	if (first != cookie && second != cookie)
+		return LOOK_OTHER;
+	read_record(slot, rec);
+	if (sum_of(first, second, rec) != sum)
+		return LOOK_MIXTURE;
+	if (first != cookie)
+		rec->kind = rec->was;
+	return LOOK_FOUND;
 }
 
 bool slot_load(int fd, uint64_t cookie, struct record *out)
@@ -177,18 +231,18 @@ bool slot_load(int fd, uint64_t cookie, struct record *out)
 	for (int i = 0; i < PATIENCE; i++) {
 		uint32_t version = atomic_load(&slot->version);
 		struct record rec;
-		bool about;
+		enum look saw;
 
 		relax(i);
 		if (version & 1)
 			continue;
-		read_record(slot, &rec);
-		about = is_about(slot, cookie, &rec);
-		if (atomic_load(&slot->version) != version)
+		saw = look(slot, cookie, &rec);
+		if (atomic_load(&slot->version) != version ||
+			saw == LOOK_MIXTURE)
 			continue;
-		if (about)
+		if (saw == LOOK_FOUND)
 			*out = rec;
-		return about;
+		return saw == LOOK_FOUND;
 	}
 	return false;
 }
@@ -206,6 +260,7 @@ static void put(struct slot *slot, uint64_t cookie, uint64_t other,
 	atomic_store(&slot->cookie, cookie);
 	atomic_store(&slot->other, other);
 	write_record(slot, rec);
+	atomic_store(&slot->sum, sum_of(cookie, other, rec));
 	atomic_store(&slot->gate,
 		no_stream(cookie, rec->kind) || no_stream(other, rec->was));
 }
@@ -245,7 +300,7 @@ static bool store(
 		mine = write_begin(slot);
 		put(slot, cookie, keep_other(slot, cookie, before, &copy),
 			&copy);
-	} while (!write_end(slot, mine));
+	} while (!write_end(slot, mine) && spoilt(slot));
 	return true;
 }
 
@@ -279,8 +334,9 @@ bool slot_amend(
 				   &slot->version, &version, version + 1))
 		return false;
 	put(slot, cookie, keep_other(slot, cookie, 0, &copy), &copy);
-	/* Overruled, there is a newer record, or a mixture; store() helps. */
-	return write_end(slot, version + 1) || slot_store(fd, cookie, rec);
+	if (write_end(slot, version + 1))
+		return true;
+	return spoilt(slot) && slot_store(fd, cookie, rec);
 }
 
 void slot_forget(int fd)
@@ -294,7 +350,7 @@ void slot_forget(int fd)
 	do {
 		mine = write_begin(slot);
 		put(slot, 0, 0, &nothing);
-	} while (!write_end(slot, mine));
+	} while (!write_end(slot, mine) && spoilt(slot));
 }
 
 /* Beyond the table, who knows? */
@@ -342,6 +398,8 @@ void slot_not_gate(int fd, uint64_t cookie)
 	do {
 		mine = write_begin(slot);
 		read_record(slot, &rec);
+		if (!is_whole(slot)) /* its writer puts that right */
+			continue;
 		if (atomic_load(&slot->cookie) == cookie)
 			put(slot, cookie,
 				rec.kind == RECORD_GATE
@@ -350,7 +408,7 @@ void slot_not_gate(int fd, uint64_t cookie)
 				&rec);
 		else if (cookie == 0 || atomic_load(&slot->other) != cookie)
 			put(slot, 0, 0, &rec);
-	} while (!write_end(slot, mine));
+	} while (!write_end(slot, mine) && spoilt(slot));
 }
 
 /* The note of @epfd, else a free one, else the first: an fd in more epoll
