@@ -137,7 +137,8 @@ def sanitizer_env(name, extra=None):
         "ASAN_OPTIONS": common + "verify_asan_link_order=0:detect_leaks=0:"
                                  "detect_stack_use_after_return=1",
         "UBSAN_OPTIONS": common + "print_stacktrace=1",
-        "TSAN_OPTIONS": common + "second_deadlock_stack=1",
+        "TSAN_OPTIONS": common + "second_deadlock_stack=1:suppressions=" +
+                        os.path.join(ROOT, "tests/tsan.supp"),
     }
     return dict(env, **(extra or {}))
 
