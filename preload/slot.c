@@ -177,15 +177,15 @@ static bool write_end(struct slot *slot, uint32_t mine)
 	return atomic_compare_exchange_strong(&slot->version, &mine, mine + 1);
 }
 
-/* Is the slot what one writer has put there? Tells of one moment, for writers.
- */
-static bool is_whole(struct slot *slot)
+/* Read the record that goes with these cookies. Return: whether it is what one
+ * writer has put there. */
+static bool read_whole(
+	struct slot *slot, uint64_t cookie, uint64_t other, struct record *out)
 {
-	struct record rec;
+	uint32_t sum = atomic_load(&slot->sum);
 
-	read_record(slot, &rec);
-	return sum_of(atomic_load(&slot->cookie), atomic_load(&slot->other),
-		       &rec) == atomic_load(&slot->sum);
+	read_record(slot, out);
+	return sum_of(cookie, other, out) == sum;
 }
 
 /* A writer that was overruled asks: has what it went on to write spoilt the
@@ -194,7 +194,9 @@ static bool spoilt(struct slot *slot)
 {
 	for (int i = 0; i < PATIENCE; i++) {
 		uint32_t version = atomic_load(&slot->version);
-		bool whole = is_whole(slot);
+		struct record rec;
+		bool whole = read_whole(slot, atomic_load(&slot->cookie),
+			atomic_load(&slot->other), &rec);
 
 		if (!(version & 1) && atomic_load(&slot->version) == version)
 			return !whole;
@@ -210,12 +212,10 @@ static enum look look(struct slot *slot, uint64_t cookie, struct record *rec)
 {
 	uint64_t first = atomic_load(&slot->cookie);
 	uint64_t second = atomic_load(&slot->other);
-	uint32_t sum = atomic_load(&slot->sum);
 
 	if (first != cookie && second != cookie)
 		return LOOK_OTHER;
-	read_record(slot, rec);
-	if (sum_of(first, second, rec) != sum)
+	if (!read_whole(slot, first, second, rec))
 		return LOOK_MIXTURE;
 	if (first != cookie)
 		rec->kind = rec->was;
@@ -396,17 +396,17 @@ void slot_not_gate(int fd, uint64_t cookie)
 	if (!slot || !slot_may_be_gate(fd))
 		return;
 	do {
+		uint64_t first, second;
+
 		mine = write_begin(slot);
-		read_record(slot, &rec);
-		if (!is_whole(slot)) /* its writer puts that right */
-			continue;
-		if (atomic_load(&slot->cookie) == cookie)
-			put(slot, cookie,
-				rec.kind == RECORD_GATE
-					? atomic_load(&slot->other)
-					: 0,
+		first = atomic_load(&slot->cookie);
+		second = atomic_load(&slot->other);
+		if (!read_whole(slot, first, second, &rec))
+			continue; /* its writer puts that right */
+		if (first == cookie)
+			put(slot, cookie, rec.kind == RECORD_GATE ? second : 0,
 				&rec);
-		else if (cookie == 0 || atomic_load(&slot->other) != cookie)
+		else if (cookie == 0 || second != cookie)
 			put(slot, 0, 0, &rec);
 	} while (!write_end(slot, mine) && spoilt(slot));
 }
