@@ -424,8 +424,10 @@ int resolv_enter(const struct resolv_plan *plan)
 
 /* ---- for the vendor's command line, and the environment ---- */
 
-const char *resolv_plan_listen(
-	const struct resolv_plan *plan, char *buf, size_t size)
+/* What the stub listens on, each as @format writes it. */
+static const char *listen_list(const struct resolv_plan *plan, char *buf,
+	size_t size,
+	const char *(*format)(const struct ip_port *at, char *buf, size_t size))
 {
 	char one[IP_PORT_STRLEN];
 	size_t len = 0;
@@ -435,24 +437,26 @@ const char *resolv_plan_listen(
 	for (i = 0; i < plan->nr_listen && len < size; i++)
 		len += (size_t)snprintf(buf + len, size - len, "%s%s",
 			i ? "," : "",
-			ip_port_format(&plan->listen[i], one, sizeof(one)));
+			format(&plan->listen[i], one, sizeof(one)));
 	return buf;
+}
+
+static const char *format_address(
+	const struct ip_port *at, char *buf, size_t size)
+{
+	return inet_ntop(at->family, at->ip, buf, (socklen_t)size);
+}
+
+const char *resolv_plan_listen(
+	const struct resolv_plan *plan, char *buf, size_t size)
+{
+	return listen_list(plan, buf, size, ip_port_format);
 }
 
 const char *resolv_plan_addresses(
 	const struct resolv_plan *plan, char *buf, size_t size)
 {
-	char one[INET6_ADDRSTRLEN];
-	size_t len = 0;
-	unsigned i;
-
-	buf[0] = '\0';
-	for (i = 0; i < plan->nr_listen && len < size; i++)
-		len += (size_t)snprintf(buf + len, size - len, "%s%s",
-			i ? "," : "",
-			inet_ntop(plan->listen[i].family, plan->listen[i].ip,
-				one, sizeof(one)));
-	return buf;
+	return listen_list(plan, buf, size, format_address);
 }
 
 const char *resolv_plan_servers(
