@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import carrier as carriers
 import compiled
 import harness
+import modes
 import names
 import servers
 
@@ -157,3 +158,24 @@ def new_site(world, carrier):
 @pytest.fixture
 def enclave(site):
     return site.enclave
+
+
+# ---- the forwarding modes ----
+
+
+@pytest.fixture
+def stage(world, carrier):
+    """An enclave and an outside for proxies in any mode. (The tests of names have
+    a stage of their own.)"""
+    stage = modes.Stage(world, carrier)
+    yield stage
+    stage.close()
+
+
+@pytest.fixture(scope="module")
+def ports(world, nginx):
+    """The servers of the world."""
+    redis, postgres = modes.Redis(world), modes.Postgres(world)
+    yield {"nginx": nginx.port, "redis": redis.port, "postgres": postgres.port}
+    redis.kill()
+    postgres.kill()

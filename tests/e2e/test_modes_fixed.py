@@ -10,24 +10,8 @@ import pytest
 import content
 import modes
 from harness import PATIENCE, PYTHON, SILENT4, SLOWNESS, TIMEOUT, WORLD4, until
-from modes import LOOPBACK, WORLD, Postgres, Redis
+from modes import LOOPBACK, WORLD, Redis
 from servers import HELLO, Peer, closed_port, echo, read_to_eof, reset
-
-
-@pytest.fixture(scope="module")
-def ports(world, nginx):
-    """The servers of the world."""
-    redis, postgres = Redis(world), Postgres(world)
-    yield {"nginx": nginx.port, "redis": redis.port, "postgres": postgres.port}
-    redis.kill()
-    postgres.kill()
-
-
-@pytest.fixture
-def stage(world, carrier):
-    stage = modes.Stage(world, carrier)
-    yield stage
-    stage.close()
 
 
 def chain(stage, target, family=4, inner=(), outer=()):

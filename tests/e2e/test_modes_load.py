@@ -19,13 +19,6 @@ if os.environ.get("E2E_SANITIZER_LOG"):  # takes a multiple of the time
 DST4 = "10.77.0.9"
 
 
-@pytest.fixture
-def stage(world, carrier):
-    stage = modes.Stage(world, carrier)
-    yield stage
-    stage.close()
-
-
 class Server(Daemon):
     def __init__(self, stage, endpoint, prefix=b""):
         super().__init__("load-server", stage.prefix() + [

@@ -48,13 +48,6 @@ def knowing(world):
     daemon.kill()
 
 
-@pytest.fixture
-def stage(world, carrier):
-    stage = modes.Stage(world, carrier)
-    yield stage
-    stage.close()
-
-
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("family", [4, 6])
 def test_through(stage, knowing, version, family):

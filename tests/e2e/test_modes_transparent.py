@@ -16,21 +16,6 @@ from servers import Peer, echo, read_to_eof
 TOOLS = ["iptables", "nft"]
 
 
-@pytest.fixture(scope="module")
-def ports(world, nginx):
-    redis, postgres = Redis(world), Postgres(world)
-    yield {"nginx": nginx.port, "redis": redis.port, "postgres": postgres.port}
-    redis.kill()
-    postgres.kill()
-
-
-@pytest.fixture
-def stage(world, carrier):
-    stage = modes.Stage(world, carrier)
-    yield stage
-    stage.close()
-
-
 def scenario3(stage, tool, family, listen=None, outer=(), inner=()):
     """program -> redirect -> ip-to-vsock-transparent -> carrier ->
     vsock-to-ip-transparent -> server; what is redirected is all that goes to the
