@@ -195,8 +195,10 @@ def suite_tsan_e2e(log, args):
 
 
 def suite_fuzz(log, args):
-    """Each parser of bytes from outside, a minute each."""
-    passed, failed, _ = meson_tests(log, build(log, "clang"), "fuzz")
+    """Each parser of bytes from outside: a minute each with --slow, else ten
+    seconds."""
+    suite = "fuzz" if args.slow else "fuzz-short"
+    passed, failed, _ = meson_tests(log, build(log, "clang"), suite)
     if not passed + failed:
         raise Failed("no fuzz targets")
     return passed, failed
@@ -296,26 +298,27 @@ def suite_symbols(log, args):
     return len(exported & listed), wrong
 
 
-# name, function, also with --fast, lane. In the order they run: what is quick and
-# fails first, first.
+# name, function, when, lane. In the order they run: what is quick and fails
+# first, first.
 FIRST, WAITS, COMPUTES = range(3)
+FAST, USUAL, SLOW = range(3)  # always; without --fast; with --slow
 SUITES = [
-    ("build", suite_build, True, FIRST),
-    ("shell", suite_shell, True, FIRST),
-    ("symbols", suite_symbols, True, FIRST),
-    ("e2e", suite_e2e, True, WAITS),
-    ("install", suite_install, True, WAITS),
-    ("asan-e2e", suite_asan_e2e, False, WAITS),
-    ("ubsan-e2e", suite_ubsan_e2e, False, WAITS),
-    ("tsan-e2e", suite_tsan_e2e, False, WAITS),
-    ("format", suite_format, True, COMPUTES),
-    ("unit", suite_unit, True, COMPUTES),
-    ("cppcheck", suite_cppcheck, False, COMPUTES),
-    ("asan-unit", suite_asan_unit, False, COMPUTES),
-    ("tsan-unit", suite_tsan_unit, False, COMPUTES),
-    ("vm", suite_vm, False, COMPUTES),
-    ("fuzz", suite_fuzz, False, COMPUTES),
-    ("tidy", suite_tidy, False, COMPUTES),
+    ("build", suite_build, FAST, FIRST),
+    ("shell", suite_shell, FAST, FIRST),
+    ("symbols", suite_symbols, FAST, FIRST),
+    ("e2e", suite_e2e, FAST, WAITS),
+    ("install", suite_install, FAST, WAITS),
+    ("asan-e2e", suite_asan_e2e, USUAL, WAITS),
+    ("ubsan-e2e", suite_ubsan_e2e, USUAL, WAITS),
+    ("tsan-e2e", suite_tsan_e2e, USUAL, WAITS),
+    ("format", suite_format, FAST, COMPUTES),
+    ("unit", suite_unit, FAST, COMPUTES),
+    ("cppcheck", suite_cppcheck, USUAL, COMPUTES),
+    ("asan-unit", suite_asan_unit, USUAL, COMPUTES),
+    ("tsan-unit", suite_tsan_unit, USUAL, COMPUTES),
+    ("vm", suite_vm, USUAL, COMPUTES),
+    ("fuzz", suite_fuzz, USUAL, COMPUTES),
+    ("tidy", suite_tidy, USUAL, COMPUTES),
 ]
 
 
@@ -363,16 +366,21 @@ def main():
         prog="tools/check", description="Run every test.")
     parser.add_argument("--fast", action="store_true",
                         help="leave out what takes minutes")
+    parser.add_argument("--slow", action="store_true",
+                        help="and what takes more than a few")
     parser.add_argument("--only", metavar="SUITE[,SUITE]",
                         help="of " + ", ".join(suite[0] for suite in SUITES))
     args = parser.parse_args()
+    if args.fast and args.slow:
+        parser.error("--fast and --slow exclude each other")
     only = args.only.split(",") if args.only else None
     unknown = set(only or []) - {suite[0] for suite in SUITES}
     if unknown:
         parser.error("no such suite: " + ", ".join(sorted(unknown)))
 
-    results = run_suites([name for name, _, fast, _ in SUITES if (
-        name in only if only else fast or not args.fast)], args)
+    most = FAST if args.fast else SLOW if args.slow else USUAL
+    results = run_suites([name for name, _, when, _ in SUITES if (
+        name in only if only else when <= most)], args)
     print(("\n%-10s" + " %8s" * 6) % (
         "suite", "passed", "failed", "seconds", *CARRIERS))
     for name, passed, failed, seconds, carriers in results:
