@@ -45,7 +45,9 @@
  *	CLOSED		fds are closed, the memory waits for the reaper
  *
  * What to wait for is derived from state in wanted() alone, and what to do
- * about an end in relay_settle() alone:
+ * about an end in relay_settle() alone. (A side whose stream has ended stays
+ * watched until it reports that once more, because most connections are over
+ * by then, and taking a side out of the epoll set costs a call.)
  *
  *	FIN_RCVD(s)  held from s  SINK_GONE(!s)
  *	     0            0             0	read s
@@ -350,7 +352,8 @@ static uint8_t wanted(const struct relay *r, int side)
 	return mask;
 }
 
-static void set_watcher(struct relay *r, int side)
+/* See that @side is waited for as wanted() says. */
+static void watch(struct relay *r, int side)
 {
 	struct relay_side *s = &r->side[side];
 	uint8_t mask = wanted(r, side);
@@ -362,6 +365,14 @@ static void set_watcher(struct relay *r, int side)
 	if (mask)
 		ev_io_start(r->group->loop, &s->io);
 	s->mask = mask;
+}
+
+/* The same, but at leisure where the stream of @side has ended. */
+static void set_watcher(struct relay *r, int side)
+{
+	if (r->side[side].mask != EV_READ || !(r->events & FIN_RCVD(side)) ||
+		wanted(r, side) != 0)
+		watch(r, side);
 }
 
 /* Move the relay between the group's lists. */
@@ -428,7 +439,7 @@ static void relay_settle(struct relay *r)
 	}
 	set_watcher(r, 0);
 	set_watcher(r, 1);
-	set_watched(r, !(r->side[0].mask & r->side[1].mask & EV_READ));
+	set_watched(r, !(wanted(r, 0) & wanted(r, 1) & EV_READ));
 }
 
 static void on_io(struct ev_loop *loop, ev_io *w, int revents)
@@ -444,9 +455,12 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 		if (wanted(r, !side) & EV_READ)
 			forward(r, !side);
 	}
-	if ((revents & EV_READ) && !(r->events & CLOSED) &&
-		(wanted(r, side) & EV_READ))
-		forward(r, side);
+	if ((revents & EV_READ) && !(r->events & CLOSED)) {
+		if (wanted(r, side) & EV_READ)
+			forward(r, side);
+		else
+			watch(r, side);
+	}
 	relay_settle(r);
 }
 
@@ -470,7 +484,7 @@ static bool sweep_side(struct relay *r, int side)
 	const struct relay_side *s = &r->side[side];
 	int err;
 
-	if ((s->mask & EV_READ) || (r->events & CLOSED))
+	if ((r->events & CLOSED) || (wanted(r, side) & EV_READ))
 		return false;
 	/* What it sent before is held for the other side, which may itself be
 	 * stuck in sending to nobody. */
