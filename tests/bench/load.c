@@ -34,18 +34,24 @@
  * counted, per second: connections, round trips or bytes. One thread, one epoll
  * set, level-triggered. With IP and PORT it asks the SOCKS5 server at ENDPOINT
  * for a connection there first; of a range of ports it takes one after the
- * other. As little as possible is done for each event, because
- * this runs beside what is measured. Anything that goes wrong ends it.
+ * other. It waits for nothing but events, except for a place in the backlog of
+ * a unix socket. As little as possible is done for each event, because this
+ * runs beside what is measured. Anything that goes wrong ends it.
  */
 
-#define PING_LEN   64
-#define BULK_LEN   (256 * 1024)
-#define MAX_EVENTS 256
+#define PING_LEN    64
+#define BULK_LEN    (256 * 1024)
+#define MAX_EVENTS  256
+#define MAX_PENDING 64 /* connections that are being made */
+
+enum conn_state { CONN_CONNECTING, CONN_ASKING, CONN_TESTING };
 
 struct conn {
 	int fd;
-	char test;  /* server: 0 until known */
-	size_t got; /* of a ping */
+	char test;             /* server: 0 until known */
+	enum conn_state state; /* client */
+	size_t got;            /* of a ping, or of a SOCKS5 answer */
+	uint8_t reply[SOCKS5_METHOD_LEN + SOCKS5_REPLY_MAX];
 };
 
 static char buf[BULK_LEN];
@@ -54,6 +60,7 @@ static struct endpoint ep;
 static struct socks5_addr dst; /* with a family: through SOCKS5 */
 static char test;
 static unsigned long long count;
+static int nr_begun; /* tests, on one connection each */
 
 static void die(const char *what)
 {
@@ -195,24 +202,55 @@ static void run_server(void)
 
 /* ---- the client ---- */
 
-static void ask_socks5(int fd)
+/* Connected to the server: say what is wanted. */
+static void begin_test(struct conn *c)
+{
+	c->state = CONN_TESTING;
+	if (send(c->fd, &test, 1, MSG_NOSIGNAL) != 1)
+		die("send");
+	if (test == 'p' && send(c->fd, buf, PING_LEN, MSG_NOSIGNAL) != PING_LEN)
+		die("send");
+	nr_begun++;
+}
+
+/* Connected to the endpoint. */
+static void on_connected(struct conn *c)
 {
 	uint8_t hello[3 + SOCKS5_REQUEST_MAX];
-	uint8_t reply[SOCKS5_METHOD_LEN + SOCKS5_REPLY_MAX];
-	size_t len = socks5_write_hello(hello, SOCKS5_CONNECT, &dst);
-	size_t have = 0, need = SOCKS5_METHOD_LEN;
+	size_t len;
 
-	if (send(fd, hello, len, MSG_NOSIGNAL) != (ssize_t)len)
-		die("send");
-	while (need > 0) {
-		if (recv(fd, reply + have, need, MSG_WAITALL) != (ssize_t)need)
-			die("the SOCKS5 server's answer");
-		have += need;
-		need = socks5_reply_need(
-			reply + SOCKS5_METHOD_LEN, have - SOCKS5_METHOD_LEN);
+	if (!dst.addr.family) {
+		begin_test(c);
+		return;
 	}
-	if (reply[SOCKS5_METHOD_LEN + 1] != SOCKS5_SUCCEEDED)
+	c->state = CONN_ASKING;
+	len = socks5_write_hello(hello, SOCKS5_CONNECT, &dst);
+	if (send(c->fd, hello, len, MSG_NOSIGNAL) != (ssize_t)len)
+		die("send");
+}
+
+/* Of the SOCKS5 server's answer not a byte too many is read. */
+static void on_answer(struct conn *c)
+{
+	size_t need = c->got < SOCKS5_METHOD_LEN
+			      ? SOCKS5_METHOD_LEN - c->got
+			      : socks5_reply_need(c->reply + SOCKS5_METHOD_LEN,
+					c->got - SOCKS5_METHOD_LEN);
+	ssize_t n = recv(c->fd, c->reply + c->got, need, 0);
+
+	if (n == 0 || (n == -1 && !try_again()))
+		die("the SOCKS5 server's answer");
+	if (n == -1)
+		return;
+	c->got += (size_t)n;
+	if (c->got < SOCKS5_METHOD_LEN + 2 ||
+		socks5_reply_need(c->reply + SOCKS5_METHOD_LEN,
+			c->got - SOCKS5_METHOD_LEN) > 0)
+		return;
+	if (c->reply[SOCKS5_METHOD_LEN + 1] != SOCKS5_SUCCEEDED)
 		die("the SOCKS5 server refuses");
+	c->got = 0;
+	begin_test(c);
 }
 
 static void start_one(void)
@@ -222,20 +260,30 @@ static void start_one(void)
 	int fd = make_socket(&addr, &len);
 	struct conn *c;
 
-	/* Blocking, as unix sockets know no other way to wait for a backlog;
-	 * everything is on this machine. */
-	if (connect(fd, &addr.sa, len) == -1)
+	/* A unix socket knows no other way to wait for a backlog than to
+	 * block; all others wait for an answer. */
+	if (ep.kind == ENDPOINT_UNIX && connect(fd, &addr.sa, len) == -1)
 		die("connect");
-	if (dst.addr.family)
-		ask_socks5(fd);
 	c = conn_new(fd);
-	if (send(fd, &test, 1, MSG_NOSIGNAL) != 1)
-		die("send");
-	if (test == 'p' && send(fd, buf, PING_LEN, MSG_NOSIGNAL) != PING_LEN)
-		die("send");
-	watch(c, EPOLL_CTL_ADD, EPOLLIN);
+	if (ep.kind == ENDPOINT_UNIX || connect(fd, &addr.sa, len) == 0)
+		on_connected(c);
+	else if (errno != EINPROGRESS)
+		die("connect");
+	watch(c, EPOLL_CTL_ADD,
+		c->state == CONN_CONNECTING ? EPOLLOUT : EPOLLIN);
 	/* The epoll set holds it, which the analyser cannot know. */
 } /* NOLINT(clang-analyzer-unix.Malloc) */
+
+static void on_writable(struct conn *c)
+{
+	socklen_t len = sizeof(errno);
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &errno, &len) == -1 ||
+		errno)
+		die("connect");
+	on_connected(c);
+	watch(c, EPOLL_CTL_MOD, EPOLLIN);
+}
 
 static void on_bytes(struct conn *c, size_t n)
 {
@@ -254,7 +302,7 @@ static void on_bytes(struct conn *c, size_t n)
 		die("send");
 }
 
-static void on_event(struct conn *c)
+static void on_test(struct conn *c)
 {
 	ssize_t n = recv(c->fd, buf, sizeof(buf), 0);
 
@@ -269,21 +317,42 @@ static void on_event(struct conn *c)
 	}
 }
 
+static void on_event(struct conn *c)
+{
+	switch (c->state) {
+	case CONN_CONNECTING: on_writable(c); break;
+	case CONN_ASKING: on_answer(c); break;
+	case CONN_TESTING: on_test(c); break;
+	}
+}
+
+/* So many at a time that no backlog is full. */
+static void start_more(int *started, int parallel)
+{
+	while (*started < parallel && *started - nr_begun < MAX_PENDING) {
+		start_one();
+		(*started)++;
+	}
+}
+
 static void run_client(double seconds, int parallel)
 {
 	struct epoll_event events[MAX_EVENTS];
+	int started = 0;
+	bool ready = false;
 	double start, end;
 
-	for (int i = 0; i < parallel; i++)
-		start_one();
-	if (test == 'i')
-		puts("ready");
-	fflush(stdout);
 	start = now();
-	count = 0;
 	do {
-		int nr = epoll_wait(epoll_fd, events, MAX_EVENTS, 100);
+		int nr;
 
+		start_more(&started, parallel);
+		if (test == 'i' && nr_begun == parallel && !ready) {
+			ready = true;
+			puts("ready");
+			fflush(stdout);
+		}
+		nr = epoll_wait(epoll_fd, events, MAX_EVENTS, 100);
 		for (int i = 0; i < nr; i++)
 			on_event(events[i].data.ptr);
 		end = now();
