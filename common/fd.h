@@ -8,6 +8,7 @@
  * and closefd() never does.
  */
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/socket.h>
@@ -23,6 +24,12 @@ void closefd(int *fd);
 
 /** closefd_if() - closefd() unless *fd is already -1 */
 void closefd_if(int *fd);
+
+/** fd_try_again() - is this errno of a read or write no failure at all? */
+static inline bool fd_try_again(int err)
+{
+	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
+}
 
 /** fd_set_nonblock() - set or clear O_NONBLOCK. Return: 0, or -1 and errno */
 int fd_set_nonblock(int fd, bool on);

@@ -89,11 +89,6 @@ void client_set_deadline(struct client *c, double seconds)
 	ev_timer_again(c->env->loop, &c->deadline);
 }
 
-static bool try_again(int err)
-{
-	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
-}
-
 /* ---- the end of a client ---- */
 
 static void client_destroy(struct reap *reap)
@@ -279,7 +274,7 @@ static bool flush_out(struct client *c)
 		return true;
 	n = send(c->fd, c->out, c->out_len, MSG_NOSIGNAL);
 	if (n == -1)
-		return try_again(errno);
+		return fd_try_again(errno);
 	c->out_len -= (size_t)n;
 	memmove(c->out, c->out + n, c->out_len);
 	return true;
@@ -316,7 +311,7 @@ void client_settle(struct client *c)
 static bool peer_listens(const struct client *c)
 {
 	return send(c->fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == 0 ||
-	       try_again(errno);
+	       fd_try_again(errno);
 }
 
 static void client_eof(struct client *c)
@@ -341,7 +336,7 @@ static void client_read(struct client *c)
 		client_parse(c);
 	} else if (n == 0) {
 		client_eof(c);
-	} else if (!try_again(errno)) {
+	} else if (!fd_try_again(errno)) {
 		log_debug("conn %" PRIu64 ": read: %s", c->id,
 			log_strerror(errno));
 		client_end(c);
@@ -354,7 +349,7 @@ static void client_drain(struct client *c)
 	struct relay_group *g = c->env->relays;
 	ssize_t n = recv(c->fd, g->scratch.buf, g->scratch.size, 0);
 
-	if (n == 0 || (n == -1 && !try_again(errno)))
+	if (n == 0 || (n == -1 && !fd_try_again(errno)))
 		client_end(c);
 }
 

@@ -50,11 +50,6 @@
  "that is the original destination itself, it would come back here; exempt " \
  "it from redirection"
 
-static bool try_again(int err)
-{
-	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
-}
-
 static void to(struct dialer *d, enum dialer_state state)
 {
 	assert(d->magic == DIALER_MAGIC);
@@ -232,7 +227,7 @@ static bool mux_read(struct dialer *d)
 	const uint8_t *eol;
 	size_t line;
 
-	if (n == -1 && try_again(errno))
+	if (n == -1 && fd_try_again(errno))
 		return false;
 	if (n <= 0)
 		/* That is how it says that nobody listens. */
@@ -259,7 +254,7 @@ static bool mux_send(struct dialer *d)
 	ssize_t n = send(
 		d->fd, line + d->sent, (size_t)len - d->sent, MSG_NOSIGNAL);
 
-	if (n == -1 && !try_again(errno))
+	if (n == -1 && !fd_try_again(errno))
 		return finish(d, errno);
 	if (n > 0)
 		d->sent += (size_t)n;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/export.h"
 
+#include "common/fd.h"
 #include "common/log.h"
 #include "proxy/peer.h"
 
@@ -165,8 +166,7 @@ static bool send_second(struct member *m, int client,
 	if (m->role == MEMBER_MEET)
 		len += write_address(buf + len, reached(client, addr));
 	n = send(m->conn.fd, buf, len, MSG_NOSIGNAL);
-	if (n == -1 && errno != EAGAIN && errno != EWOULDBLOCK &&
-		errno != EINTR)
+	if (n == -1 && !fd_try_again(errno))
 		return false;
 	if (n == -1)
 		n = 0;

@@ -4,6 +4,7 @@
 #include "common/fd.h"
 #include "common/log.h"
 #include "proxy/dialer.h"
+#include "proxy/flow.h"
 #include "proxy/origdst.h"
 #include "proxy/peer.h"
 #include "proxy/prefix.h"
@@ -50,12 +51,10 @@
  * Refusal. There is no dialogue in which to say no, so it is said as TCP does:
  * the client's connection is reset, where its family can express that.
  *
- * After the hand-over a struct flow has what the log lines at the end of each
- * direction need. It holds text only where such lines are written at all.
+ * After the hand-over a flow (flow.h) has what is still needed.
  */
 
 #define FORWARD_MAGIC 0x46574452u /* "FWDR" */
-#define FLOW_MAGIC    0x464c4f57u /* "FLOW" */
 
 #define HEAD_MAX (PROXYPROTO_MAX + PREFIX_MAX)
 
@@ -93,19 +92,6 @@ struct forward {
 	struct reap reap;
 };
 
-/**
- * struct flow - what remains of a forward when the relay has it
- * @end: both ends' addresses, indexed by side; NULL: nothing is logged
- * @dst: the original destination as text, "" if there is none
- */
-struct flow {
-	uint32_t magic;
-	struct service *service;
-	const char *end[2];
-	const char *dst;
-	char text[];
-};
-
 static const struct mode *mode_of(const struct forward *f)
 {
 	return f->service->config.mode;
@@ -114,11 +100,6 @@ static const struct mode *mode_of(const struct forward *f)
 static sa_family_t family_of(const struct forward *f)
 {
 	return f->service->entrance->listener.family;
-}
-
-static bool try_again(int err)
-{
-	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
 }
 
 /* ---- the end ---- */
@@ -170,85 +151,6 @@ static void refuse(struct forward *f, const char *what, const char *why)
 	forward_end(f);
 }
 
-/* ---- with the relay ---- */
-
-static const char *put_text(char **at, const char *text)
-{
-	size_t size = strlen(text) + 1;
-	char *start = memcpy(*at, text, size);
-
-	*at += size;
-	return start;
-}
-
-static struct flow *flow_new(const struct forward *f)
-{
-	char from[PEER_STRLEN], to[ENDPOINT_STRLEN], dst[IP_PORT_STRLEN];
-	bool said = log_enabled(LOG_INFO);
-	struct flow *flow;
-	size_t len = 0;
-	char *at;
-
-	if (said) {
-		peer_format(f->fd, from, sizeof(from));
-		service_text(&f->dialer.ep, to, sizeof(to));
-		dst[0] = '\0';
-		if (f->dst.family != AF_UNSPEC)
-			ip_port_format(&f->dst, dst, sizeof(dst));
-		len = strlen(from) + strlen(to) + strlen(dst) + 3;
-	}
-	flow = calloc(1, sizeof(*flow) + len);
-	if (!flow)
-		return NULL;
-	flow->magic = FLOW_MAGIC;
-	flow->service = f->service;
-	at = flow->text;
-	if (said) {
-		flow->end[0] = put_text(&at, from);
-		flow->end[1] = put_text(&at, to);
-		flow->dst = put_text(&at, dst);
-	}
-	return flow;
-}
-
-static void on_direction_done(void *arg, int side, uint64_t bytes, int err)
-{
-	const struct flow *flow = arg;
-	const struct mode *mode = flow->service->config.mode;
-	const char *way = side == 0 ? mode->forth : mode->back;
-	bool dst;
-
-	assert(flow->magic == FLOW_MAGIC);
-	if (!flow->end[0])
-		return;
-	dst = flow->dst[0] != '\0';
-	if (err)
-		log_info_ratelimit("%s IO copy failed, from %s to %s: %s", way,
-			flow->end[side], flow->end[!side],
-			err == RELAY_IDLE ? "--idle-timeout is over"
-					  : log_strerror(err));
-	else
-		log_info("%s IO copy done, from %s to %s%s%s%s", way,
-			flow->end[side], flow->end[!side],
-			dst ? ", with original_dst=" : "", flow->dst,
-			dst ? " from inbound TCP stream" : "");
-}
-
-static void on_relay_closed(void *arg)
-{
-	struct flow *flow = arg;
-
-	assert(flow->magic == FLOW_MAGIC);
-	service_leave(flow->service);
-	flow->magic = 0;
-	free(flow);
-}
-
-static const struct relay_ops flow_ops = {
-	.direction_done = on_direction_done,
-	.closed = on_relay_closed,
-};
-
 /* ---- what is sent ahead ---- */
 
 /* Between which addresses the connection is, as far as that is known. */
@@ -293,7 +195,7 @@ static void hand_over(struct forward *f)
 	};
 	uint8_t head[PROXYPROTO_WRITE_MAX + PREFIX_MAX];
 	size_t head_len = write_head(f, head);
-	struct flow *flow = flow_new(f);
+	struct flow *flow = flow_new(f->service, f->fd, &f->dialer.ep, &f->dst);
 	struct relay *relay = NULL;
 
 	if (flow)
@@ -464,7 +366,7 @@ static void read_head(struct forward *f)
 	if (n == 0) {
 		refuse(f, "ended before its destination was known", NULL);
 	} else if (n == -1) {
-		if (!try_again(errno))
+		if (!fd_try_again(errno))
 			refuse(f, "read", log_strerror(errno));
 	} else {
 		f->in_len += (size_t)n;
@@ -486,9 +388,9 @@ static bool client_left(const struct forward *f)
 
 	if (n == 0)
 		return send(f->fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == -1 &&
-		       !try_again(errno);
+		       !fd_try_again(errno);
 	/* vsock before Linux 5.6 cannot peek. */
-	return n == -1 && !try_again(errno) && errno != EOPNOTSUPP;
+	return n == -1 && !fd_try_again(errno) && errno != EOPNOTSUPP;
 }
 
 static void on_io(struct ev_loop *loop, ev_io *w, int revents)

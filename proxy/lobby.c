@@ -23,11 +23,6 @@ struct waiting {
 	struct ip_port addr;
 };
 
-static bool try_again(int err)
-{
-	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
-}
-
 /* ---- watching ---- */
 
 /* Accept, or not: the only place that decides it. */
@@ -126,7 +121,7 @@ static void reset(struct lobby *l, struct waiting *w)
 static bool is_alive(const struct waiting *w)
 {
 	return send(w->fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == 0 ||
-	       try_again(errno);
+	       fd_try_again(errno);
 }
 
 static void on_sweep(struct ev_loop *loop, ev_timer *timer, int revents)

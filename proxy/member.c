@@ -29,11 +29,6 @@ static void set_state(struct member *m, enum member_state state)
 	m->state = state;
 }
 
-static bool try_again(int err)
-{
-	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
-}
-
 /* ---- the end ---- */
 
 static void destroy(struct reap *reap)
@@ -96,7 +91,7 @@ bool member_alive(struct member *m)
 
 	assert(m->magic == MEMBER_MAGIC && m->state != MEMBER_GONE);
 	n = recv(m->conn.fd, &byte, 1, MSG_DONTWAIT);
-	if (n == -1 && try_again(errno))
+	if (n == -1 && fd_try_again(errno))
 		return true;
 	if (n > 0) {
 		member_fault(m, "sent bytes on a connection that waits for a "
@@ -115,7 +110,7 @@ static void flush_out(struct member *m)
 	struct member_conn *conn = &m->conn;
 	ssize_t n = send(conn->fd, conn->out, conn->out_len, MSG_NOSIGNAL);
 
-	if (n == -1 && !try_again(errno)) {
+	if (n == -1 && !fd_try_again(errno)) {
 		member_end(m);
 		return;
 	}

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "proxy/relay.h"
+#include "proxy/relay_impl.h"
 
 #include "common/fd.h"
 #include "common/log.h"
@@ -44,10 +44,10 @@
  *	SINK_GONE(s)	a write to s failed: its peer takes no more bytes
  *	CLOSED		fds are closed, the memory waits for the reaper
  *
- * What to wait for is derived from state in wanted() alone, and what to do
- * about an end in relay_settle() alone. (A side whose stream has ended stays
- * watched until it reports that once more, because most connections are over
- * by then, and taking a side out of the epoll set costs a call.)
+ * What to wait for is derived from state in relay_wanted() alone, and what
+ * to do about an end in relay_settle() alone. (A side whose stream has ended
+ *stays watched until it reports that once more, because most connections are
+ *over by then, and taking a side out of the epoll set costs a call.)
  *
  *	FIN_RCVD(s)  held from s  SINK_GONE(!s)
  *	     0            0             0	read s
@@ -74,43 +74,8 @@
  * In the other direction, vsock reports a peer's reset as an end of stream.
  * And after a local shutdown() it reports an end of stream as ENOTCONN.
  *
- * What waiting does not show. A side that is not waited for (its stream has
- * ended, or the sink is slow) may break without an event. A relay with such a
- * side is on the group's watched list, and a sweep every few seconds probes
- * those sides with a send of no bytes, which fails on a socket of any family
- * that has lost its peer:
- *	TCP	a failure means a reset or a dead peer: reset, now
- *	others	the peer has closed both directions. If s has nothing more to
- *		give, the other side gets gone_after seconds to end by itself,
- *		as an orphaned TCP socket in FIN_WAIT2 does; then close. If it
- *		has, HELD_PATIENCE times that without a byte moved, which is
- *		about how long TCP probes a closed window for an orphan; then
- *		reset, because what is held is lost
- * A side that takes no more bytes (SINK_GONE) while the other does not take
- * what is held from it is gone as well: after gone_after seconds in which no
- * byte moved both are reset. Half-closed connections whose peers live are never
- * timed out.
- *
- * Idle connections are timed out only where the owner asked for it. Activity
- * is a byte written to either side; the timer is not moved for each, but when
- * it fires looks at when that last was, and is set again for what is left.
+ * What no event shows, and time: relay_sweep.c.
  */
-
-#define RELAY_MAGIC       0x52454c59u /* "RELY" */
-#define RELAY_GROUP_MAGIC 0x52475250u /* "RGRP" */
-
-/* Of half-closed and braked connections; how soon an unseen reset shows. */
-#define SWEEP_EVERY 5.0 /* seconds */
-/* Linux' own tcp_fin_timeout, for the same situation. */
-#define GONE_AFTER    60.0 /* seconds */
-#define HELD_PATIENCE 4
-
-#define FIN_RCVD(side)  (1u << (side))
-#define FIN_SENT(side)  (1u << (2 + (side)))
-#define SINK_GONE(side) (1u << (4 + (side)))
-#define CLOSED          (1u << 6)
-/* Not states of the stream, but said once: */
-#define DONE_TOLD(side) (1u << (7 + (side)))
 
 static const char *const event_names[] = {
 	"FIN_RCVD(0)",
@@ -126,50 +91,6 @@ static const char *const event_names[] = {
 _Static_assert(1u << (sizeof(event_names) / sizeof(event_names[0]) - 1) ==
 		       DONE_TOLD(1),
 	"a name for each event");
-
-/**
- * struct relay_side - one socket and the direction that comes from it
- * @io:       watches @fd for @mask; its data is the relay
- * @held:     bytes from this side that the other did not take yet
- * @mask:     EV_READ and EV_WRITE as last set
- * @family:   of the socket
- * @fd:       -1 once closed
- * @bytes:    read from this side so far
- */
-struct relay_side {
-	ev_io io;
-	struct held held;
-	uint64_t bytes;
-	int fd;
-	sa_family_t family;
-	uint8_t mask;
-};
-
-/**
- * struct relay - see the theory above
- * @link:  on the group's watched list if @watched, else on the steady one
- * @gone_since: when a sweep found a side gone for good, the first since a byte
- *             moved; 0 if none is
- * @events: the bits above
- * @idle:   active only if there is an idle timeout, @idle_after seconds
- * @moved:  loop time at which bytes were last written
- */
-struct relay {
-	uint32_t magic;
-	uint32_t events;
-	struct relay_group *group;
-	struct list link;
-	bool watched;
-	struct relay_side side[2];
-	double gone_since;
-	ev_timer idle;
-	double idle_after;
-	double moved;
-	uint64_t id;
-	const struct relay_ops *ops;
-	void *arg;
-	struct reap reap;
-};
 
 size_t relay_size(void)
 {
@@ -220,11 +141,7 @@ static void relay_destroy(struct reap *reap)
 	free(r);
 }
 
-/*
- * Close both sides.
- * @err: 0 for the normal end, else a reset with the errno that caused it.
- */
-static void relay_close(struct relay *r, int err)
+void relay_close(struct relay *r, int err)
 {
 	struct relay_group *g = r->group;
 
@@ -271,11 +188,6 @@ static void sink_gone(struct relay *r, int side, int err)
 	tell_done(r, !side, err);
 }
 
-static bool try_again(int err)
-{
-	return err == EAGAIN || err == EWOULDBLOCK || err == EINTR;
-}
-
 /*
  * Write to @side what it takes.
  * Return: bytes written, possibly 0, or -1 if it is gone (and marked so).
@@ -289,7 +201,7 @@ static ssize_t sink_write(
 		r->moved = ev_now(r->group->loop);
 		return n;
 	}
-	if (try_again(errno))
+	if (fd_try_again(errno))
 		return 0;
 	sink_gone(r, side, errno);
 	return -1;
@@ -322,7 +234,7 @@ static void forward(struct relay *r, int side)
 	} else if (n == 0 ||
 		   (errno == ENOTCONN && (r->events & FIN_SENT(side)))) {
 		relay_event(r, FIN_RCVD(side));
-	} else if (!try_again(errno)) {
+	} else if (!fd_try_again(errno)) {
 		relay_close(r, errno);
 	}
 }
@@ -339,8 +251,7 @@ static void flush_held(struct relay *r, int side)
 
 /* ---- from state to effects ---- */
 
-/* What to wait for on @side: the only place that decides it. */
-static uint8_t wanted(const struct relay *r, int side)
+uint8_t relay_wanted(const struct relay *r, int side)
 {
 	uint8_t mask = 0;
 
@@ -356,7 +267,7 @@ static uint8_t wanted(const struct relay *r, int side)
 static void watch(struct relay *r, int side)
 {
 	struct relay_side *s = &r->side[side];
-	uint8_t mask = wanted(r, side);
+	uint8_t mask = relay_wanted(r, side);
 
 	if (s->mask == mask)
 		return;
@@ -371,24 +282,8 @@ static void watch(struct relay *r, int side)
 static void set_watcher(struct relay *r, int side)
 {
 	if (r->side[side].mask != EV_READ || !(r->events & FIN_RCVD(side)) ||
-		wanted(r, side) != 0)
+		relay_wanted(r, side) != 0)
 		watch(r, side);
-}
-
-/* Move the relay between the group's lists. */
-static void set_watched(struct relay *r, bool watched)
-{
-	struct relay_group *g = r->group;
-
-	if (r->watched == watched)
-		return;
-	r->watched = watched;
-	list_del(&r->link);
-	list_add_tail(watched ? &g->watched : &g->steady, &r->link);
-	if (watched && !ev_is_active(&g->sweep)) {
-		g->sweep.repeat = g->sweep_every;
-		ev_timer_again(g->loop, &g->sweep);
-	}
 }
 
 /* Tell !@side that @side's stream has ended, once all of it was passed on. */
@@ -439,7 +334,8 @@ static void relay_settle(struct relay *r)
 	}
 	set_watcher(r, 0);
 	set_watcher(r, 1);
-	set_watched(r, !(wanted(r, 0) & wanted(r, 1) & EV_READ));
+	relay_watch_over(
+		r, !(relay_wanted(r, 0) & relay_wanted(r, 1) & EV_READ));
 }
 
 static void on_io(struct ev_loop *loop, ev_io *w, int revents)
@@ -452,126 +348,16 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 	assert(w == &r->side[side].io);
 	if ((revents & EV_WRITE) && r->side[!side].held.len > 0) {
 		flush_held(r, !side);
-		if (wanted(r, !side) & EV_READ)
+		if (relay_wanted(r, !side) & EV_READ)
 			forward(r, !side);
 	}
 	if ((revents & EV_READ) && !(r->events & CLOSED)) {
-		if (wanted(r, side) & EV_READ)
+		if (relay_wanted(r, side) & EV_READ)
 			forward(r, side);
 		else
 			watch(r, side);
 	}
 	relay_settle(r);
-}
-
-/* ---- the sweep ---- */
-
-/* Why nothing can be sent to @side any more, or 0. */
-static int probe(const struct relay_side *s)
-{
-	if (send(s->fd, "", 0, MSG_NOSIGNAL | MSG_DONTWAIT) == -1 &&
-		!try_again(errno))
-		return errno;
-	return 0;
-}
-
-/*
- * Look at a side that nothing waits for.
- * Return: true if its peer has gone without a word and leaves nothing behind.
- */
-static bool sweep_side(struct relay *r, int side)
-{
-	const struct relay_side *s = &r->side[side];
-	int err;
-
-	if ((r->events & CLOSED) || (wanted(r, side) & EV_READ))
-		return false;
-	/* What it sent before is held for the other side, which may itself be
-	 * stuck in sending to nobody. */
-	if (r->events & SINK_GONE(side))
-		return true;
-	/* What we have shut down ourselves cannot be probed by sending, but
-	 * then this direction has ended well, and the other side's reads and
-	 * writes decide. */
-	if (r->events & FIN_SENT(side))
-		return false;
-	err = probe(s);
-	if (!err)
-		return false;
-	if (s->family == AF_INET || s->family == AF_INET6) {
-		relay_close(r, err);
-		return false;
-	}
-	return true;
-}
-
-/* A side is gone for good, and no byte has moved for @seconds: time to end? */
-static void end_gone(struct relay *r, double seconds)
-{
-	bool broken = r->events & (SINK_GONE(0) | SINK_GONE(1));
-	bool held = !broken && !(r->events & (FIN_SENT(0) | FIN_SENT(1)));
-
-	if (seconds < r->group->gone_after * (held ? HELD_PATIENCE : 1))
-		return;
-	relay_close(r, broken ? EPIPE : held ? ETIMEDOUT : 0);
-}
-
-static void sweep_relay(struct relay *r, double now)
-{
-	bool gone = sweep_side(r, 0) || sweep_side(r, 1);
-
-	if (r->events & CLOSED)
-		return;
-	if (!gone)
-		r->gone_since = 0;
-	else if (r->gone_since == 0 || r->gone_since < r->moved)
-		r->gone_since = now;
-	else
-		end_gone(r, now - r->gone_since);
-}
-
-static void on_sweep(struct ev_loop *loop, ev_timer *w, int revents)
-{
-	struct relay_group *g = w->data;
-	struct list *link, *next;
-
-	assert(g->magic == RELAY_GROUP_MAGIC);
-	/* Sweeping a relay takes at most itself off the list. */
-	for (link = g->watched.next; link != &g->watched; link = next) {
-		next = link->next;
-		sweep_relay(list_entry(link, struct relay, link), ev_now(loop));
-	}
-	if (list_empty(&g->watched))
-		ev_timer_stop(loop, w);
-}
-
-/* ---- idle connections ---- */
-
-static void on_idle(struct ev_loop *loop, ev_timer *w, int revents)
-{
-	struct relay *r = w->data;
-	double left;
-
-	assert(r->magic == RELAY_MAGIC && !(r->events & CLOSED));
-	left = r->moved + r->idle_after - ev_now(loop);
-	if (left <= 0) {
-		log_debug("conn %" PRIu64 ": idle for %g s", r->id,
-			r->idle_after);
-		relay_close(r, RELAY_IDLE);
-		return;
-	}
-	w->repeat = left;
-	ev_timer_again(loop, w);
-}
-
-void relay_set_idle(struct relay *r, double seconds)
-{
-	assert(r->magic == RELAY_MAGIC && seconds >= 0);
-	if (seconds == 0)
-		return;
-	r->moved = ev_now(r->group->loop);
-	r->idle_after = r->idle.repeat = seconds;
-	ev_timer_again(r->group->loop, &r->idle);
 }
 
 /* ---- life ---- */
@@ -589,10 +375,7 @@ int relay_group_init(struct relay_group *g, struct ev_loop *loop,
 	g->reaper = reaper;
 	list_init(&g->steady);
 	list_init(&g->watched);
-	ev_init(&g->sweep, on_sweep);
-	g->sweep.data = g;
-	g->sweep_every = SWEEP_EVERY;
-	g->gone_after = GONE_AFTER;
+	relay_sweep_init(g);
 	g->closed = closed;
 	g->arg = arg;
 	return 0;
@@ -640,8 +423,7 @@ struct relay *relay_new(struct relay_group *g, const struct relay_sock sock[2],
 		ev_io_init(&s->io, on_io, s->fd, EV_READ);
 		s->io.data = r;
 	}
-	ev_init(&r->idle, on_idle);
-	r->idle.data = r;
+	relay_idle_init(r);
 	list_init(&r->link);
 	list_add_tail(&g->steady, &r->link);
 	g->nr++;
