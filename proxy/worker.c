@@ -1,17 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "proxy/worker.h"
+#include "proxy/worker_impl.h"
 
 #include "common/fd.h"
 #include "common/log.h"
-#include "proxy/acceptors.h"
-#include "proxy/client.h"
 #include "proxy/forward.h"
-#include "proxy/mailbox.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -23,18 +18,7 @@
  * nothing else is shared between threads than the fd budget, the services and
  * the log: each worker has its own loop, resolver, relay buffers and clients.
  *
- * Who accepts is not who has the time. The thread that runs already is always
- * first, and would end up with nearly all connections of a burst. So each
- * worker makes known how many it has, and one that accepts compares itself
- * with one other, each in turn: if that has clearly fewer, the connection is
- * posted to it before anything is read from it. Numbers that are a little old
- * do no harm.
- *
- * But exported ports (see exports.h) all live with worker 0. A client of
- * another worker that asks for one is posted there, and what comes of it, a
- * client of the port and its way to the server, is posted to the workers in
- * turn, so that their bytes keep all of them busy. A connection that is posted
- * keeps its place in the fd budget.
+ * Who has the time may be another: worker_mail.c.
  *
  * Another set. The main thread leaves it in @next and wakes the loop. The
  * worker lets go of the listeners of the old set, waits on those of the new
@@ -50,41 +34,7 @@
  * once. Each change is announced through config->event_fd.
  */
 
-#define WORKER_MAGIC 0x574f524bu /* "WORK" */
-
 #define RETRY_EVERY 0.1 /* seconds */
-
-/* A worker has clearly fewer connections than another if it has this many
- * fewer, and one part of its own besides. */
-#define LOAD_SLACK 2
-#define LOAD_PART  8
-
-struct worker {
-	uint32_t magic;
-	struct worker_config *config;
-	unsigned int index;
-	struct ev_loop *loop;
-	struct reaper reaper;
-	struct relay_group relays;
-	struct nameservers nameservers;
-	struct client_env clients;
-	struct mailbox mailbox;
-	struct watch_set watches; /* if ports are exported */
-	struct exports *exports;  /* worker 0, if ports are exported */
-	unsigned int next_relay;  /* worker 0: whose turn it is */
-	struct acceptors acceptors;
-	atomic_size_t load;     /* connections; written by its thread, a hint */
-	unsigned int next_peer; /* whom to compare it with */
-	ev_async wake;
-	_Atomic(struct service_set *) set;
-	_Atomic(struct service_set *) next;
-	ev_timer retry; /* active: no memory to change to @next */
-	atomic_bool draining;
-	atomic_bool killing;
-	_Atomic enum worker_state state;
-	pthread_t thread;
-	bool started;
-};
 
 /* Tell the main thread that something about @w has changed. */
 static void announce(const struct worker *w)
@@ -108,23 +58,22 @@ enum worker_state worker_state(const struct worker *w)
 	return atomic_load(&w->state);
 }
 
-static size_t nr_connections(void *arg)
+size_t worker_nr_connections(void *arg)
 {
 	const struct worker *w = arg;
 
 	return w->clients.nr + w->relays.nr;
 }
 
-/* Make known how many connections there are. */
-static void publish_load(struct worker *w)
+void worker_publish_load(struct worker *w)
 {
 	atomic_store_explicit(
-		&w->load, nr_connections(w), memory_order_relaxed);
+		&w->load, worker_nr_connections(w), memory_order_relaxed);
 }
 
 /* ---- the end ---- */
 
-static void finish_if_idle(struct worker *w)
+void worker_finish_if_idle(struct worker *w)
 {
 	if (worker_state(w) != WORKER_DRAINING || w->clients.nr > 0 ||
 		w->relays.nr > 0)
@@ -137,17 +86,17 @@ static void finish_if_idle(struct worker *w)
 }
 
 /* A connection has ended and both its fds are closed. */
-static void on_connection_end(void *arg)
+void worker_connection_end(void *arg)
 {
 	struct worker *w = arg;
 
 	assert(w->magic == WORKER_MAGIC);
 	fd_budget_give(w->config->budget, FDS_PER_CONNECTION);
-	publish_load(w);
+	worker_publish_load(w);
 	acceptors_resume(&w->acceptors);
 	if (w->exports)
 		exports_resume(w->exports);
-	finish_if_idle(w);
+	worker_finish_if_idle(w);
 }
 
 /* Serve the set that the main thread has left for us, if there is one. */
@@ -208,7 +157,7 @@ static void on_wake(struct ev_loop *loop, ev_async *async, int revents)
 		forward_abort_all(&w->clients);
 		relay_group_abort(&w->relays);
 	}
-	finish_if_idle(w);
+	worker_finish_if_idle(w);
 }
 
 void worker_drain(struct worker *w)
@@ -224,197 +173,6 @@ void worker_kill(struct worker *w)
 	ev_async_send(w->loop, &w->wake);
 }
 
-/* ---- mail ---- */
-
-struct client_mail {
-	struct mail mail;
-	struct worker_config *config;
-	struct client_move move;
-};
-
-struct accept_mail {
-	struct mail mail;
-	struct worker_config *config;
-	struct service *service;
-	int fd;
-};
-
-struct relay_mail {
-	struct mail mail;
-	struct worker_config *config;
-	struct export_pair pair;
-};
-
-/* Close a connection for which there is nobody any more. */
-static void drop(struct worker_config *config, int *fd)
-{
-	closefd(fd);
-	fd_budget_give(config->budget, FDS_PER_CONNECTION);
-}
-
-/* To worker 0: a client that asks for a port. */
-static void deliver_client(struct mail *mail, void *receiver)
-{
-	struct client_mail *m = list_entry(mail, struct client_mail, mail);
-	struct worker *w = receiver;
-
-	if (!w || atomic_load(&w->killing) ||
-		client_adopt(&w->clients, &m->move) == -1) {
-		drop(m->config, &m->move.conn.fd);
-		service_leave(m->move.service);
-	}
-	free(m);
-}
-
-static int on_move(void *arg, const struct client_move *move)
-{
-	struct worker *w = arg;
-	struct client_mail *m = malloc(sizeof(*m));
-
-	assert(w->magic == WORKER_MAGIC && w->index != 0);
-	if (!m)
-		return -1;
-	m->mail.deliver = deliver_client;
-	m->config = w->config;
-	m->move = *move;
-	if (mailbox_post(&w->config->worker[0]->mailbox, &m->mail))
-		return 0;
-	free(m);
-	return -1;
-}
-
-static void on_moved(void *arg)
-{
-	publish_load(arg);
-	finish_if_idle(arg);
-}
-
-/* Begin to serve a connection. Return: 0, or -1 without memory. */
-static int serve(struct worker *w, struct service *s, int fd)
-{
-	int rc = s->config.mode->learn == LEARN_SOCKS5
-			 ? client_new(&w->clients, s, fd)
-			 : forward_new(&w->clients, s, fd);
-
-	publish_load(w);
-	return rc;
-}
-
-/* To a worker that has less to do: a connection that was just accepted. */
-static void deliver_accepted(struct mail *mail, void *receiver)
-{
-	struct accept_mail *m = list_entry(mail, struct accept_mail, mail);
-	struct worker *w = receiver;
-
-	if (!w || atomic_load(&w->killing) ||
-		serve(w, m->service, m->fd) == -1) {
-		drop(m->config, &m->fd);
-		service_leave(m->service);
-	}
-	free(m);
-}
-
-/* Has @other clearly fewer connections than @w? */
-static bool is_lighter(struct worker *other, struct worker *w)
-{
-	size_t here = nr_connections(w);
-	size_t there = atomic_load_explicit(&other->load, memory_order_relaxed);
-
-	return here > there + there / LOAD_PART + LOAD_SLACK;
-}
-
-/* Return: false if there is nobody who has less to do. */
-static bool pass_on(struct worker *w, struct service *s, int fd)
-{
-	unsigned int nr = w->config->nr_workers;
-	struct worker *to = w->config->worker[w->next_peer++ % nr];
-	struct accept_mail *m;
-
-	if (to == w || !is_lighter(to, w))
-		return false;
-	m = malloc(sizeof(*m));
-	if (!m)
-		return false;
-	m->mail.deliver = deliver_accepted;
-	m->config = w->config;
-	m->service = s;
-	m->fd = fd;
-	/* Until it says so itself, so that it is not given too many. */
-	atomic_fetch_add_explicit(&to->load, 1, memory_order_relaxed);
-	if (mailbox_post(&to->mailbox, &m->mail))
-		return true;
-	free(m);
-	return false;
-}
-
-static int on_accepted(void *arg, struct service *s, int fd)
-{
-	struct worker *w = arg;
-
-	assert(w->magic == WORKER_MAGIC);
-	return pass_on(w, s, fd) ? 0 : serve(w, s, fd);
-}
-
-static void start_relay(struct worker *w, const struct export_pair *pair)
-{
-	struct relay *relay =
-		relay_new(&w->relays, pair->sock, pair->id, NULL, NULL);
-
-	if (!relay) {
-		log_warn_ratelimit(
-			"conn %" PRIu64 ": %s", pair->id, log_strerror(ENOMEM));
-		close(pair->sock[0].fd);
-		close(pair->sock[1].fd);
-		on_connection_end(w);
-		return;
-	}
-	relay_feed(relay, 1, pair->first, pair->first_len);
-	relay_run(relay);
-	publish_load(w);
-}
-
-static void deliver_relay(struct mail *mail, void *receiver)
-{
-	struct relay_mail *m = list_entry(mail, struct relay_mail, mail);
-	struct worker *w = receiver;
-
-	if (!w || atomic_load(&w->killing)) {
-		closefd(&m->pair.sock[1].fd);
-		drop(m->config, &m->pair.sock[0].fd);
-	} else {
-		start_relay(w, &m->pair);
-	}
-	free(m);
-}
-
-/* An exported port has a client: see that somebody moves the bytes. */
-static void on_paired(void *arg, const struct export_pair *pair)
-{
-	struct worker *w = arg;
-	struct worker *to;
-	struct relay_mail *m;
-
-	assert(w->magic == WORKER_MAGIC && w->index == 0);
-	to = w->config->worker[w->next_relay++ % w->config->nr_workers];
-	m = to == w ? NULL : malloc(sizeof(*m));
-	if (m) {
-		m->mail.deliver = deliver_relay;
-		m->config = w->config;
-		m->pair = *pair;
-		if (mailbox_post(&to->mailbox, &m->mail))
-			return;
-		free(m);
-	}
-	start_relay(w, pair);
-}
-
-static const struct export_ops export_ops = {on_paired, on_connection_end};
-
-static void on_mail_done(void *receiver)
-{
-	finish_if_idle(receiver);
-}
-
 /* ---- life ---- */
 
 static void init_acceptors(struct worker *w)
@@ -422,8 +180,8 @@ static void init_acceptors(struct worker *w)
 	w->acceptors.loop = w->loop;
 	w->acceptors.budget = w->config->budget;
 	w->acceptors.short_of_fds = &w->config->short_of_fds;
-	w->acceptors.serve = on_accepted;
-	w->acceptors.nr_connections = nr_connections;
+	w->acceptors.serve = worker_accepted;
+	w->acceptors.nr_connections = worker_nr_connections;
 	w->acceptors.arg = w;
 	acceptors_init(&w->acceptors);
 }
@@ -444,10 +202,10 @@ static void init_clients(struct worker *w)
 	if (config->bind) {
 		w->clients.watches = &w->watches;
 		w->clients.exports = w->exports;
-		w->clients.move = w->exports ? NULL : on_move;
+		w->clients.move = w->exports ? NULL : worker_move;
 	}
-	w->clients.moved = on_moved;
-	w->clients.gone = on_connection_end;
+	w->clients.moved = worker_moved;
+	w->clients.gone = worker_connection_end;
 	w->clients.arg = w;
 	nameservers_init(&w->nameservers, config->resolv_conf);
 }
@@ -459,7 +217,7 @@ static int init_exports(struct worker *w)
 	if (w->index != 0)
 		return 0;
 	w->exports = exports_new(w->loop, &w->watches, &w->reaper,
-		w->config->bind, w->config->budget, &export_ops, w);
+		w->config->bind, w->config->budget, &worker_export_ops, w);
 	return w->exports ? 0 : -1;
 }
 
@@ -482,9 +240,9 @@ struct worker *worker_new(struct worker_config *config, unsigned int index)
 	ev_async_init(&w->wake, on_wake);
 	w->wake.data = w;
 	ev_async_start(w->loop, &w->wake);
-	mailbox_init(&w->mailbox, w->loop, w, on_mail_done);
+	mailbox_init(&w->mailbox, w->loop, w, worker_mail_done);
 	if (relay_group_init(&w->relays, w->loop, &w->reaper,
-		    config->buffer_size, on_connection_end, w) == -1)
+		    config->buffer_size, worker_connection_end, w) == -1)
 		goto fail;
 	if (config->bind && init_exports(w) == -1)
 		goto fail;
