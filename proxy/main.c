@@ -292,6 +292,18 @@ static void reload(struct proxy *p)
 		worker_serve(p->workers[i], set);
 }
 
+/* Nobody accepts for the old set any more: those of its listeners that will be
+ * closed may have clients. */
+static void last_call(struct proxy *p)
+{
+	for (size_t i = 0; i < p->retiring->nr; i++) {
+		struct service *s = p->retiring->service[i];
+
+		if (!service_set_has(p->set, s->entrance))
+			worker_last_call(p->workers[0], s);
+	}
+}
+
 /* Have all workers changed over, or let go altogether? */
 static void retire_if_unused(struct proxy *p)
 {
@@ -303,6 +315,8 @@ static void retire_if_unused(struct proxy *p)
 		if (set && set != p->set)
 			return;
 	}
+	if (!p->draining)
+		last_call(p);
 	service_set_retire(p->retiring, p->set);
 	p->retiring = NULL;
 	if (p->reload_again && !p->draining) {

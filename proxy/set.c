@@ -27,7 +27,7 @@ static void log_failure(const struct service_config *config, const char *why)
 		endpoint_format(&config->listen, text, sizeof(text)), why);
 }
 
-static bool has_entrance(
+bool service_set_has(
 	const struct service_set *set, const struct entrance *entrance)
 {
 	for (size_t i = 0; i < set->nr; i++)
@@ -43,7 +43,7 @@ static struct entrance *inherit(const struct service_set *set,
 	for (size_t i = 0; old && i < old->nr; i++) {
 		struct entrance *e = old->service[i]->entrance;
 
-		if (endpoint_equal(&e->asked, ep) && !has_entrance(set, e) &&
+		if (endpoint_equal(&e->asked, ep) && !service_set_has(set, e) &&
 			listener_is_reached(&e->listener))
 			return e;
 	}
@@ -179,7 +179,7 @@ void service_set_retire(struct service_set *set, const struct service_set *next)
 	for (size_t i = 0; i < set->nr; i++) {
 		struct service *s = set->service[i];
 
-		if (!next || !has_entrance(next, s->entrance))
+		if (!next || !service_set_has(next, s->entrance))
 			listener_close(&s->entrance->listener);
 		service_unref(s);
 	}

@@ -19,10 +19,10 @@
  * The old listeners are open until all workers have changed over. So that a
  * new one can follow an old one on an address that contains it, or that it
  * contains, both have SO_REUSEPORT while the new one is bound: only for an old
- * one that is about to be closed, and on TCP only. Its queue goes with it.
+ * one that is about to be closed, and on TCP only.
  *
  * When no worker looks at the old set any more it is retired: the listeners
- * that the new one has not are closed.
+ * that the new one has not are closed (after a last call, see worker.h).
  */
 
 #include "proxy/service.h"
@@ -46,6 +46,10 @@ struct service_set {
  */
 struct service_set *service_set_open(struct service_config *config, size_t nr,
 	const struct service_set *old);
+
+/** service_set_has() - is @entrance that of a service of @set? */
+bool service_set_has(
+	const struct service_set *set, const struct entrance *entrance);
 
 /**
  * service_set_retire() - let go of a set that no worker uses

@@ -78,6 +78,14 @@ void worker_serve(struct worker *worker, struct service_set *set);
 const struct service_set *worker_set(const struct worker *worker);
 
 /**
+ * worker_last_call() - serve who still waits at a listener before it is closed
+ * @service: no worker accepts for it any more
+ *
+ * From the main thread. Who finds no room is left in the queue.
+ */
+void worker_last_call(struct worker *worker, struct service *service);
+
+/**
  * worker_drain() - stop accepting, end when the last connection has
  *
  * From the main thread, at any time; once is enough.

@@ -28,6 +28,10 @@
  * client of the port and its way to the server, is posted to the workers in
  * turn, so that their bytes keep all of them busy. A connection that is posted
  * keeps its place in the fd budget.
+ *
+ * A listener that is to be closed may have clients in its queue, who came when
+ * the last worker had turned away from it. They would be reset: the main thread
+ * accepts them (the last call) and posts them.
  */
 
 /* A worker has clearly fewer connections than another if it has this many
@@ -132,20 +136,15 @@ static bool is_lighter(struct worker *other, struct worker *w)
 	return here > there + there / LOAD_PART + LOAD_SLACK;
 }
 
-/* Return: false if there is nobody who has less to do. */
-static bool pass_on(struct worker *w, struct service *s, int fd)
+/* Return: false without memory, or if @to takes nothing any more. */
+static bool post_accepted(struct worker *to, struct service *s, int fd)
 {
-	unsigned int nr = w->config->nr_workers;
-	struct worker *to = w->config->worker[w->next_peer++ % nr];
-	struct accept_mail *m;
+	struct accept_mail *m = malloc(sizeof(*m));
 
-	if (to == w || !is_lighter(to, w))
-		return false;
-	m = malloc(sizeof(*m));
 	if (!m)
 		return false;
 	m->mail.deliver = deliver_accepted;
-	m->config = w->config;
+	m->config = to->config;
 	m->service = s;
 	m->fd = fd;
 	/* Until it says so itself, so that it is not given too many. */
@@ -156,12 +155,49 @@ static bool pass_on(struct worker *w, struct service *s, int fd)
 	return false;
 }
 
+/* Return: false if there is nobody who has less to do. */
+static bool pass_on(struct worker *w, struct service *s, int fd)
+{
+	unsigned int nr = w->config->nr_workers;
+	struct worker *to = w->config->worker[w->next_peer++ % nr];
+
+	return to != w && is_lighter(to, w) && post_accepted(to, s, fd);
+}
+
 int worker_accepted(void *arg, struct service *s, int fd)
 {
 	struct worker *w = arg;
 
 	assert(w->magic == WORKER_MAGIC);
 	return pass_on(w, s, fd) ? 0 : serve(w, s, fd);
+}
+
+/* Return: whether another one may wait. */
+static bool last_call_one(struct worker *w, struct service *s)
+{
+	struct fd_budget *budget = w->config->budget;
+	int fd;
+
+	if (!service_enter(s))
+		return false;
+	if (!fd_budget_take(budget, FDS_PER_CONNECTION))
+		goto leave;
+	fd = accept4(s->entrance->listener.fd, NULL, NULL,
+		SOCK_NONBLOCK | SOCK_CLOEXEC);
+	if (fd != -1 && post_accepted(w, s, fd))
+		return true;
+	closefd_if(&fd);
+	fd_budget_give(budget, FDS_PER_CONNECTION);
+leave:
+	service_leave(s);
+	return false;
+}
+
+void worker_last_call(struct worker *w, struct service *s)
+{
+	assert(w->magic == WORKER_MAGIC);
+	while (last_call_one(w, s))
+		;
 }
 
 static void start_relay(struct worker *w, const struct export_pair *pair)

@@ -514,6 +514,37 @@ START_TEST(another_set)
 }
 END_TEST
 
+/* Who comes to a listener that no worker looks at any more is served too. */
+START_TEST(last_call)
+{
+	struct service_set *old;
+	struct service_config service;
+	int client, remote;
+
+	start_workers(2);
+	old = config.set;
+	service = old->service[0]->config;
+	rules_init(&service.rules);
+	ck_assert_ptr_null(endpoint_parse(&service.listen, "tcp:127.0.0.1:0"));
+	config.set = service_set_open(&service, 1, old);
+	ck_assert_ptr_nonnull(config.set);
+	for (unsigned int i = 0; i < config.nr_workers; i++)
+		worker_serve(workers[i], config.set);
+	wait_set(config.set);
+	client = dial();
+	worker_last_call(workers[1], old->service[0]);
+	service_set_retire(old, config.set);
+	ask(client);
+	remote = accept_origin();
+	ck_assert_int_eq(answer(client), 0);
+	expect_echo(client, remote, "just in time");
+	close(client);
+	close(remote);
+	drain();
+	wait_state(WORKER_DONE);
+}
+END_TEST
+
 /* If one listener cannot be opened, none is, and the old ones stay. */
 START_TEST(set_refused)
 {
@@ -683,6 +714,7 @@ int main(void)
 	tcase_add_test(tc, short_of_fds);
 	tcase_add_test(tc, max_connections_in_all_workers);
 	tcase_add_test(tc, another_set);
+	tcase_add_test(tc, last_call);
 	tcase_add_test(tc, set_refused);
 	tcase_add_test(tc, socket_file_goes);
 	tcase_add_test(tc, socket_file_stale);
