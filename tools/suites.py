@@ -125,6 +125,8 @@ def suite_vm(log, args):
 
 # ---- sanitizers ----
 
+TSAN_SUPPRESSIONS = os.path.join(ROOT, "tests/tsan.supp")
+
 
 def sanitizer_env(name, extra=None):
     pattern = os.path.join(OUT, "logs", name + "-report")
@@ -138,7 +140,7 @@ def sanitizer_env(name, extra=None):
                                  "detect_stack_use_after_return=1",
         "UBSAN_OPTIONS": common + "print_stacktrace=1",
         "TSAN_OPTIONS": common + "second_deadlock_stack=1:suppressions=" +
-                        os.path.join(ROOT, "tests/tsan.supp"),
+                        TSAN_SUPPRESSIONS,
     }
     return dict(env, **(extra or {}))
 
@@ -173,7 +175,9 @@ def suite_ubsan_e2e(log, args):
 
 def suite_tsan_unit(log, args):
     """Unit tests under ThreadSanitizer."""
-    return unit(log, build(log, "tsan"), timeout_factor=6)
+    return unit(log, build(log, "tsan"),
+                {"TSAN_OPTIONS": "suppressions=" + TSAN_SUPPRESSIONS},
+                timeout_factor=6)
 
 
 # What keeps several of the proxy's threads busy, or ends them.

@@ -336,7 +336,9 @@ def test_back_pressure(new_site):
                 stalled += 1
                 time.sleep(0.01)  # to see that it stays so, not to wait for it
         assert sent < 64 << 20
-        assert site.proxy.rss() - before < 2 << 20
+        # a sanitizer has its own notes of every byte
+        room = (8 if os.environ.get("E2E_SANITIZER_LOG") else 2) << 20
+        assert site.proxy.rss() - before < room
         sock.setblocking(True)
         release.set()
         sock.shutdown(socket.SHUT_WR)
