@@ -57,9 +57,13 @@ static inline void dns_on_query(struct ev_loop *loop, ev_io *w, int revents)
 	uint8_t *label = msg + 12;
 	int type, rcode = 0, nr = 0;
 	ssize_t n = recvfrom(dns->fd, msg, 512, 0, &from.sa, &from_len);
-	uint8_t *end = msg + n;
+	uint8_t *end;
 
-	ck_assert_int_gt(n, 16);
+	if (n <= 16) {
+		ck_abort_msg("a query of %zd bytes", n);
+		return; /* which gcc 10 does not know of ck_abort_msg() */
+	}
+	end = msg + n;
 	dns->asked++;
 	type = end[-3];
 	if (dns_is(label, "silent"))
