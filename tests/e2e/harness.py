@@ -32,7 +32,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -108,7 +107,10 @@ def enter_sandbox():
     if os.geteuid() != 0:
         argv += ["--user", "--map-root-user"]
     env = dict(os.environ, E2E_SANDBOX="1", PATH=full_path())
-    argv += [PYTHON, "-B"] + sys.orig_argv[1:]
+    # sys.orig_argv, which Python has from 3.10 on
+    with open("/proc/self/cmdline", encoding="utf-8") as cmdline:
+        own = cmdline.read().rstrip("\0").split("\0")
+    argv += [PYTHON, "-B"] + own[1:]
     os.execvpe("unshare", argv, env)
 
 
