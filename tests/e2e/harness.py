@@ -121,6 +121,12 @@ def in_user_namespace():
         return uid_map.read().split()[2] == "1"
 
 
+def glibc():
+    """(major, minor)"""
+    version = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
+    return tuple(map(int, version.split(".")))
+
+
 def full_path():
     """PATH with the system directories that an ordinary user's lacks."""
     path = os.environ.get("PATH", "/usr/bin:/bin")
