@@ -34,7 +34,7 @@
 #include <unistd.h>
 
 #ifndef SYS_close_range /* glibc 2.31's list is older than Linux 5.9 */
-#define SYS_close_range 436
+# define SYS_close_range 436
 #endif
 
 /* Print the text of a call, its value, and its errno if it is -1. */
