@@ -89,8 +89,10 @@ static void arm_timer(struct channel *ch)
 static void channel_free(struct channel *ch)
 {
 	assert(ch->magic == CHANNEL_MAGIC);
-	/* Answers all open questions, and closes its sockets, by callbacks. */
-	ares_destroy(ch->ares);
+	/* Answers all open questions by callbacks. ares_destroy() would too,
+	 * but up to 1.17.1 it ends a question once for each address family. */
+	ares_cancel(ch->ares);
+	ares_destroy(ch->ares); /* closes its sockets, by callbacks too */
 	assert(ch->nr_open == 0);
 	ev_timer_stop(ch->resolver->loop, &ch->timer);
 	list_del(&ch->link);

@@ -101,11 +101,33 @@ VM_E2E = [
 ]
 
 
-def in_vm(argv, env):
-    """Make an argv, with its environment, one that runs in the virtual machine."""
-    inside = ["%s=%s" % item for item in sorted(env.items())]
-    return (["tests/vm/run", "-t", "2400", "-m", "3072", "env"] + inside + argv,
-            {"VM_OUT": VM_OUT + "/out"})
+# ... and of those what an older or newer kernel may do in its own way: every call
+# of a stream socket, and one case of each of the product's parts.
+KERNELS_E2E = [
+    "test_curl.py", "test_half_close.py", "test_reset.py", "test_transfer.py",
+    "test_nonblocking.py", "test_vsock.py",
+    "test_sockdiff.py::test_same_as_tcp",
+    "test_errors.py::test_nonblocking",
+    "test_proxy.py::test_drain",
+    "test_serve.py::test_serves[vsock-nginx]",
+    "test_serve.py::test_serves[vsock-redis]",
+    "test_serve.py::test_serves[vsock-python-threading]",
+    "test_recovery.py::test_kill[vsock-both-nginx]",
+    "test_modes_fixed.py::test_into_the_enclave[vsock]",
+    "test_modes_transparent.py::test_scenario_3[vsock-nft-4]",
+    "test_names_programs.py::test_addresses[vsock-getent]",
+    "test_names_programs.py::test_fetch_by_name[vsock]",
+]
+
+
+def in_vm(kernel):
+    """What makes an argv, with its environment, one that runs in the virtual
+    machine, with that kernel."""
+    def machine(argv, env):
+        inside = ["%s=%s" % item for item in sorted(env.items())]
+        return (["tests/vm/run", "-k", kernel, "-t", "2400", "-m", "3072", "env"] +
+                inside + argv, {"VM_OUT": VM_OUT + "/out"})
+    return machine
 
 
 def vm_env(log):
@@ -116,11 +138,63 @@ def vm_env(log):
     return {"E2E_COMPILED": programs, "E2E_TIMEOUT": "120"}
 
 
-def suite_vm(log, args):
-    """Over vsock, in a virtual machine with Debian's kernel."""
-    path = build(log, "gcc")
-    options = ["--carrier=vsock"] + ["tests/e2e/" + name for name in VM_E2E]
-    return pytest(log, "vm", path, options, vm_env(log), in_vm)
+def vm_suite(name, kernel, cases):
+    """A suite of cases over vsock, with that kernel."""
+    def suite(log, args):
+        options = ["--carrier=vsock"] + ["tests/e2e/" + case for case in cases]
+        return pytest(log, name, build(log, "gcc"), options, vm_env(log),
+                      in_vm(kernel))
+    suite.__doc__ = "Over vsock, in a virtual machine with kernel %s." % kernel
+    return suite
+
+
+# ---- other libcs ----
+
+LIBC_E2E = [
+    "test_a_stage.py", "test_curl.py", "test_git.py", "test_half_close.py",
+    "test_transfer.py", "test_reset.py", "test_sockdiff.py", "test_nonblocking.py",
+    "test_errors.py::test_python", "test_errors.py::test_nonblocking",
+    "test_local.py", "test_proxify.py", "test_vendor.py", "test_programs.py",
+    "test_serve.py", "test_names_conf.py", "test_names_programs.py",
+    "test_recovery.py",
+]
+
+# What the trees of tests/libc/root do not have, or what is not their libc's.
+NOT_THERE = ["java", "node", "rust", "gunicorn", "postgres", "pgbench", "sshd",
+             "musl", "go]", "by_the_stub", "random_kills"]
+
+# Debian's releases by their glibc.
+RELEASES = {"2.31": "bullseye", "2.41": "trixie"}
+
+
+def newest_symbol(log, path):
+    """The newest version of a symbol of glibc's that a file needs."""
+    _, text = log.run(["objdump", "-T", path])
+    return max(tuple(map(int, version.split("."))) for version in
+               re.findall(r"GLIBC_([\d.]+)", text))
+
+
+def libc_suite(libc):
+    """A suite of everything built and run in another Debian release."""
+    name = "glibc-" + libc
+
+    def suite(log, args):
+        log.inside = ["tests/libc/run", "-b", OUT, RELEASES[libc]]
+        path = build(log, name)
+        programs = os.path.join(path, "programs")
+        log.run([PYTHON, "-B", "tests/e2e/compiled.py", programs,
+                 "crowd", "nbconnect", "resinit", "sockdiff"])
+        results = [unit(log, path), pytest(log, name, path, [
+            "--carrier=unix", "-k", " and ".join("not " + x for x in NOT_THERE),
+            *("tests/e2e/" + case for case in LIBC_E2E)], {
+                "E2E_COMPILED": programs})]
+        if libc == "2.31":  # what it needs there is what it needs at all
+            needs = newest_symbol(log, path + "/preload/libproxy_preload.so")
+            results.append((needs <= (2, 17), needs > (2, 17)))
+        return sum(r[0] for r in results), sum(r[1] for r in results)
+    suite.__doc__ = "Built and run with glibc %s, of Debian's %s." % (
+        libc, RELEASES[libc])
+    return suite
 
 
 # ---- sanitizers ----
@@ -270,7 +344,8 @@ def suite_shell(log, args):
     """The scripts parse."""
     scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run",
                "tests/vm/run", "tests/vm/kernel", "tests/vm/initramfs",
-               "tests/vm/init", "tests/vm/bench"]
+               "tests/vm/init", "tests/vm/bench", "tests/libc/root",
+               "tests/libc/run", "tools/archive"]
 
     def command(name):
         with open(os.path.join(ROOT, name), encoding="utf-8") as script:
@@ -320,10 +395,19 @@ SUITES = [
     ("cppcheck", suite_cppcheck, USUAL, COMPUTES),
     ("asan-unit", suite_asan_unit, USUAL, COMPUTES),
     ("tsan-unit", suite_tsan_unit, USUAL, COMPUTES),
-    ("vm", suite_vm, USUAL, COMPUTES),
+    ("vm", vm_suite("vm", "6.1", VM_E2E), USUAL, COMPUTES),
     ("fuzz", suite_fuzz, USUAL, COMPUTES),
     ("tidy", suite_tidy, USUAL, COMPUTES),
+    ("vm-5.10", vm_suite("vm-5.10", "5.10", KERNELS_E2E), SLOW, COMPUTES),
+    ("vm-6.12", vm_suite("vm-6.12", "6.12", KERNELS_E2E), SLOW, COMPUTES),
+    ("glibc-2.31", libc_suite("2.31"), SLOW, COMPUTES),
+    ("glibc-2.41", libc_suite("2.41"), SLOW, COMPUTES),
 ]
+
+
+def may_run(name):
+    """Another Debian's file tree is root's to make."""
+    return os.geteuid() == 0 or not name.startswith("glibc-")
 
 
 def run_suite(name, function, lane, args):
@@ -383,8 +467,9 @@ def main():
         parser.error("no such suite: " + ", ".join(sorted(unknown)))
 
     most = FAST if args.fast else SLOW if args.slow else USUAL
+    # what an ordinary user cannot have is left out
     results = run_suites([name for name, _, when, _ in SUITES if (
-        name in only if only else when <= most)], args)
+        name in only if only else when <= most and may_run(name))], args)
     print(("\n%-10s" + " %8s" * 6) % (
         "suite", "passed", "failed", "seconds", *CARRIERS))
     for name, passed, failed, seconds, carriers in results:

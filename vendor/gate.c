@@ -569,16 +569,24 @@ size_t gates_count(const struct gates *gates)
 	return gates->count;
 }
 
-/* A peer that is not served gets its answer at once, and costs nothing. */
+/*
+ * A peer that is not served gets its answer at once, and costs nothing. Its
+ * request may arrive at any moment: closed with that unread, the kernel would
+ * have the peer see a reset in place of the answer.
+ */
 static void refuse_peer(int *fd, const struct ucred *peer)
 {
 	struct vendor_result result;
+	char byte;
 
 	log_warn_ratelimit("pid %d of uid %u refused: not served here, see "
 			   "--allow-uid",
 		peer->pid, peer->uid);
 	vendor_result_init(&result, VENDOR_CONNECT, EACCES);
 	fd_send(*fd, &result, sizeof(result), -1, 0);
+	shutdown(*fd, SHUT_RD);
+	while (recv(*fd, &byte, 1, MSG_DONTWAIT) > 0)
+		; /* nothing can follow */
 	closefd(fd);
 }
 

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The programs of tests/e2e/programs that need a compiler.
 
-	compiled.py DIR
+	compiled.py DIR [NAME...]
 
-makes all of them in DIR; with E2E_COMPILED=DIR the tests take them from there.
-A compiler under emulation takes longer than the tests.
+makes those, or all of them, in DIR; with E2E_COMPILED=DIR the tests take them
+from there. A compiler under emulation takes longer than the tests, and not every
+Debian that the tests run in has all the compilers.
 """
 
 import os
@@ -33,6 +34,12 @@ def _serve(out):
     _run(["rustc", "-O", "-o", out + "/serve", PROGRAMS + "/serve.rs"])
 
 
+def _fetch(out):
+    shutil.copy(PROGRAMS + "/Fetch.java", out)
+    _run(["javac", "-d", out, out + "/Fetch.java"])
+    _run(["rustc", "-O", "-o", out + "/fetch", PROGRAMS + "/fetch.rs"])
+
+
 def _lookups(out):
     shutil.copy(PROGRAMS + "/Lookup.java", out)
     _run(["javac", "-d", out, out + "/Lookup.java"])
@@ -45,8 +52,10 @@ def _lookups(out):
 
 MAKERS = {
     "crowd": _c("crowd", "-O2"),
+    "fetch": _fetch,
     "lookups": _lookups,
     "nbconnect": _c("nbconnect", "-O2"),
+    "resinit": _c("resinit", "-O1"),
     "sockdiff": _c("sockdiff", "-O1", "-g", "-pthread", sources=(
         "sockdiff", "sockdiff_connect", "sockdiff_data", "sockdiff_fds")),
     "serve": _serve,
@@ -64,10 +73,10 @@ def compiled(world, name):
 
 
 def main():
-    for name, make in MAKERS.items():
+    for name in sys.argv[2:] or MAKERS:
         out = os.path.join(sys.argv[1], name)
         os.makedirs(out, exist_ok=True)
-        make(out)
+        MAKERS[name](out)
 
 
 if __name__ == "__main__":

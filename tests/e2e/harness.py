@@ -32,7 +32,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -108,7 +107,10 @@ def enter_sandbox():
     if os.geteuid() != 0:
         argv += ["--user", "--map-root-user"]
     env = dict(os.environ, E2E_SANDBOX="1", PATH=full_path())
-    argv += [PYTHON, "-B"] + sys.orig_argv[1:]
+    # sys.orig_argv, which Python has from 3.10 on
+    with open("/proc/self/cmdline", encoding="utf-8") as cmdline:
+        own = cmdline.read().rstrip("\0").split("\0")
+    argv += [PYTHON, "-B"] + own[1:]
     os.execvpe("unshare", argv, env)
 
 
@@ -117,6 +119,12 @@ def in_user_namespace():
     and there are no other users and groups to change to."""
     with open("/proc/self/uid_map", encoding="ascii") as uid_map:
         return uid_map.read().split()[2] == "1"
+
+
+def glibc():
+    """(major, minor)"""
+    version = os.confstr("CS_GNU_LIBC_VERSION").split()[1]
+    return tuple(map(int, version.split(".")))
 
 
 def full_path():

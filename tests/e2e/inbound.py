@@ -119,7 +119,7 @@ def nginx(inside, how=""):
     conf = inside.dir + "/nginx.conf"
     with open(conf, "w", encoding="utf-8") as file:
         file.write(NGINX_CONF.format(dir=inside.dir, port=inside.port, how=how))
-    return ["nginx", "-c", conf, "-p", inside.dir, "-e", inside.dir + "/error.log"]
+    return ["nginx", "-c", conf, "-p", inside.dir]
 
 
 def nginx_reuseport(inside):

@@ -51,7 +51,7 @@ class Nginx(Daemon):
                 dir=directory, v4=WORLD4, v6=WORLD6, port=self.port))
         super().__init__(
             "world-nginx", ["nginx", "-c", directory + "/nginx.conf",
-                            "-p", directory, "-e", "stderr"], world.tmp)
+                            "-p", directory], world.tmp)
         self.wait_ready(lambda: listening(WORLD4, self.port) and
                         listening(WORLD6, self.port))
 

@@ -193,6 +193,17 @@ def test_use_vc(make):
         "nameserver %s\noptions use-vc\n" % DNS4)
 
 
+@pytest.mark.hooked_resolver
+def test_use_vc_without_the_stub(make):
+    """The libc asks the file's server over TCP, and the library carries it."""
+    site = make(host=[REFUSED4], conf="nameserver %s\n" % DNS4)
+    argv = [PYTHON, PROGRAMS + "lookup.py", "v4.names.test"]
+    result = site.run(argv, options=["--resolv", "keep"]).ok()
+    assert WORLD4 not in result.out
+    result = site.run(argv, options=["--resolv", "use-vc"]).ok()
+    assert (result.out, result.err) == (WORLD4 + "\n", "")
+
+
 def test_res_options(make):
     site = make()
     argv = ["sh", "-c", "echo $RES_OPTIONS"]

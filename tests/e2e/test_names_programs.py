@@ -172,8 +172,7 @@ def test_ipv4_first(stage, nginx):
 
 def test_res_init_sets_use_vc(stage, world):
     """Even if the program drops RES_OPTIONS before; not if nobody asked."""
-    binary = world.dir("resinit") + "/resinit"
-    world.run(["gcc", "-o", binary, PROGRAMS + "resinit.c"], timeout=60).ok()
+    binary = compiled(world, "resinit") + "/resinit"
     names.set_conf(stage.enclave, "nameserver 127.0.0.1\n")
     try:
         assert stage.run([binary]).ok().out == "init 1\nninit 1\n"

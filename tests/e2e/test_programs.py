@@ -2,11 +2,10 @@
 """Unmodified programs fetch the same page from outside, each in its own way,
 and cannot do so without proxify."""
 
-import shutil
-
 import pytest
 
-from harness import HERE, PYTHON, WORLD4, WORLD6, run
+from compiled import compiled
+from harness import HERE, PYTHON, WORLD4, WORLD6
 from servers import HELLO
 
 PROGRAMS = HERE + "/programs/"
@@ -38,12 +37,7 @@ def url(nginx, host):
 @pytest.fixture(scope="session")
 def built(world):
     """The programs that need a compiler."""
-    out = world.dir("programs")
-    shutil.copy(PROGRAMS + "Fetch.java", out)
-    run(["javac", "-d", out, out + "/Fetch.java"], timeout=120).ok()
-    run(["rustc", "-O", "-o", out + "/fetch", PROGRAMS + "fetch.rs"],
-        timeout=120).ok()
-    return out
+    return compiled(world, "fetch")
 
 
 def command(name, built, nginx, host):

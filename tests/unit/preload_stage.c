@@ -457,7 +457,7 @@ static void receive(
 	memset(req, 0x55, sizeof(*req));
 	n = fd_recv(peer, req, sizeof(*req), &pass, &nr_fds, flags);
 	ck_assert_msg(n == sizeof(*req), "a request of %zd bytes: %s", n,
-		strerrorname_np(errno));
+		strerror(errno));
 	ck_assert_int_eq(nr_fds, 0);
 	why = vendor_request_check(req, (size_t)n);
 	ck_assert_msg(!why, "%s", why);
@@ -615,8 +615,7 @@ void vendor_gone(int *peer)
 		n = recv(*peer, &req, sizeof(req), 0);
 	/* with the result unread it is a reset */
 	ck_assert_msg(n == 0 || (n == -1 && errno == ECONNRESET),
-		"the front-end is still there: %zd %s", n,
-		strerrorname_np(errno));
+		"the front-end is still there: %zd %s", n, strerror(errno));
 	closefd(peer);
 }
 

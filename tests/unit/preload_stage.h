@@ -131,14 +131,14 @@ int int_option(int fd, int level, int name);
   long rc_ = (long)(call);                                                 \
   int err_ = errno;                                                        \
   ck_assert_msg(rc_ == -1 && err_ == (wanted), "%s: %ld %s, wanted -1 %s", \
-	  #call, rc_, strerrorname_np(err_), strerrorname_np(wanted));     \
+	  #call, rc_, strerror(err_), strerror(wanted));                   \
  } while (0)
 
-#define expect_ok(call)                                       \
- do {                                                         \
-  long rc_ = (long)(call);                                    \
-  ck_assert_msg(rc_ == 0, "%s: %ld %s, wanted 0", #call, rc_, \
-	  strerrorname_np(errno));                            \
+#define expect_ok(call)                                                   \
+ do {                                                                     \
+  long rc_ = (long)(call);                                                \
+  ck_assert_msg(                                                          \
+	  rc_ == 0, "%s: %ld %s, wanted 0", #call, rc_, strerror(errno)); \
  } while (0)
 
 /* ---- calls that block ---- */

@@ -70,8 +70,7 @@ static bool set_both(int ours, int theirs, int level, int name,
 	err = errno;
 	ck_assert_msg(rc == want_rc && err == want_err,
 		"set %s, %u bytes: %d %s, TCP %d %s", where(level, name, ""),
-		len, rc, strerrorname_np(err), want_rc,
-		strerrorname_np(want_err));
+		len, rc, strerror(err), want_rc, strerror(want_err));
 	return rc == 0;
 }
 
@@ -92,8 +91,7 @@ static void get_both(int ours, int theirs, int level, int name, socklen_t room)
 	err = errno;
 	ck_assert_msg(rc == want_rc && err == want_err && len == want_len,
 		"get %s: %d %s %u bytes, TCP %d %s %u", where(level, name, ""),
-		rc, strerrorname_np(err), len, want_rc,
-		strerrorname_np(want_err), want_len);
+		rc, strerror(err), len, want_rc, strerror(want_err), want_len);
 	ck_assert_msg(memcmp(value, wanted, sizeof(value)) == 0, "%s: value %d",
 		where(level, name, "another value"), *(int *)(void *)value);
 }

@@ -389,7 +389,7 @@ START_TEST(test_waiters)
 		long rc = job_join(&jobs[i]);
 
 		ck_assert_msg(rc == (waiters[i] == run_connect ? 0 : 1),
-			"waiter %d: %ld %s", i, rc, strerrorname_np(errno));
+			"waiter %d: %ld %s", i, rc, strerror(errno));
 	}
 	hear(remote, "ss");
 	vendor_gone(&peer);
@@ -418,7 +418,7 @@ START_TEST(test_waiters_fail)
 		ck_assert_msg(jobs[i].err == ECONNREFUSED ||
 				      jobs[i].err == EPIPE ||
 				      jobs[i].err == ENOTCONN,
-			"waiter %d: %s", i, strerrorname_np(jobs[i].err));
+			"waiter %d: %s", i, strerror(jobs[i].err));
 	}
 	ck_assert_int_ge(refused, 1);
 	ck_assert_int_eq(kernel_tcp_state(fd), TCP_CLOSE);

@@ -47,6 +47,17 @@ static inline bool dns_is(const uint8_t *label, const char *name)
 	       memcmp(label + 1, name, label[0]) == 0;
 }
 
+/* Where the question ends: name, type, class. A query may go on (EDNS). */
+static inline uint8_t *dns_question_end(uint8_t *msg, ssize_t n)
+{
+	ssize_t at = 12;
+
+	while (at < n && msg[at])
+		at += 1 + msg[at];
+	at += 5;
+	return at <= n ? msg + at : NULL;
+}
+
 static inline void dns_on_query(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct dns *dns = w->data;
@@ -57,9 +68,13 @@ static inline void dns_on_query(struct ev_loop *loop, ev_io *w, int revents)
 	uint8_t *label = msg + 12;
 	int type, rcode = 0, nr = 0;
 	ssize_t n = recvfrom(dns->fd, msg, 512, 0, &from.sa, &from_len);
-	uint8_t *end = msg + n;
+	uint8_t *end;
 
-	ck_assert_int_gt(n, 16);
+	end = dns_question_end(msg, n);
+	if (!end) {
+		ck_abort_msg("a query of %zd bytes", n);
+		return; /* which gcc 10 does not know of ck_abort_msg() */
+	}
 	dns->asked++;
 	type = end[-3];
 	if (dns_is(label, "silent"))
@@ -77,6 +92,7 @@ static inline void dns_on_query(struct ev_loop *loop, ev_io *w, int revents)
 	msg[2] = 0x81;
 	msg[3] = (uint8_t)(0x80 | rcode);
 	msg[7] = (uint8_t)nr;
+	msg[11] = 0; /* no EDNS */
 	for (int i = 1; i <= nr; i++)
 		end += dns_put_answer(end, type, (uint8_t)i);
 	sa = &from.sa;

@@ -205,8 +205,8 @@ START_TEST(changed_conf)
 		other, "nameserver 127.0.0.9\noptions timeout:1 attempts:1\n");
 	ck_assert_int_eq(rename(other, dns.conf), 0);
 	dns.asked = 0;
-	ck_assert_ptr_nonnull(
-		resolve_start(resolver, "good.test", 80, on_answer, &got));
+	/* Some versions of c-ares see at once that it is refused. */
+	resolve_start(resolver, "good.test", 80, on_answer, &got);
 	ck_assert(net_turn_until(loop, is_called, NULL));
 	ck_assert_int_ne(got.status, RESOLVE_OK);
 	dns_write_conf(

@@ -51,7 +51,7 @@ long show(const char *text, long value)
 	int err = errno;
 
 	if (value == -1)
-		printf("%s = -1 %s\n", text, strerrorname_np(err));
+		printf("%s = -1 %s\n", text, strerror(err));
 	else
 		printf("%s = %ld\n", text, value);
 	fflush(stdout);

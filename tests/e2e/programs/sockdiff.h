@@ -26,11 +26,16 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#ifndef SYS_close_range /* glibc 2.31's list is older than Linux 5.9 */
+# define SYS_close_range 436
+#endif
 
 /* Print the text of a call, its value, and its errno if it is -1. */
 #define T(call) show(#call, (errno = 0, (long)(call)))

@@ -268,6 +268,7 @@ void diff_eintr_restart(void)
 	close(fd);
 }
 
+/* Of 200 an emulated machine, whose ticks catch up, may see 197. */
 static long waited_ms(const struct timespec *since)
 {
 	struct timespec now;
@@ -289,7 +290,7 @@ void diff_timeouts(void)
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	note("SO_SNDTIMEO bounds connect()");
 	T(connect(fd, SA(silent_addr)));
-	T(waited_ms(&start) >= 200 && waited_ms(&start) < 1000);
+	T(waited_ms(&start) >= 150 && waited_ms(&start) < 1000);
 	T(connect(fd, SA(silent_addr)));
 	close(fd);
 
@@ -311,7 +312,7 @@ void diff_timeouts(void)
 	T(connect(fd, SA(slow_addr)));
 	clock_gettime(CLOCK_MONOTONIC, &start);
 	T(recv(fd, buf, 1, 0));
-	T(waited_ms(&start) >= 200 && waited_ms(&start) < 1000);
+	T(waited_ms(&start) >= 150 && waited_ms(&start) < 1000);
 	limit = (struct timeval){0, 0};
 	T(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)));
 	T(echoes(fd, "hello"));

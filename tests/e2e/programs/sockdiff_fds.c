@@ -349,7 +349,7 @@ void diff_fd_reuse(void)
 		}
 		close(fd);
 	}
-	note("closed by dup2, closefrom and fclose");
+	note("closed by dup2, close_range and fclose");
 	for (int i = 0; i < 3; i++) {
 		int null = open("/dev/null", O_RDONLY);
 
@@ -357,7 +357,7 @@ void diff_fd_reuse(void)
 		if (i == 0)
 			dup2(null, fd);
 		else if (i == 1)
-			closefrom(fd);
+			syscall(SYS_close_range, fd, ~0u, 0u);
 		else
 			fclose(fdopen(fd, "r+"));
 		show_name("getpeername", getpeername, fd, false);
