@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vendor/dial.h"
+#include "common/carrier.h"
 #include "common/fd.h"
 #include "vendor/edge.h"
 #include "vendor/handshake.h"
 
 #include <assert.h>
 #include <errno.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 /*
@@ -25,22 +24,11 @@
  * to the application once the reply is whole, so it leaves the epoll set before
  * it is handed out.
  *
- * Some failures of the carrier pass by themselves and are tried again on a
- * fresh socket (a vsock socket that failed once cannot be used again on older
- * kernels), after a short pause with jitter, until a deadline of their own
- * that depends on how likely they are to pass:
- *
- *	EAGAIN       unix: the proxy's backlog is full       RETRY_BUSY
- *	EMFILE ...   this process is short of something      RETRY_BUSY
- *	ECONNRESET   vsock: backlog full or nobody listens   RETRY_RESET
- *	             (the two look the same, so that a proxy which is not there
- *	             costs this much); any family: closed before it said a word,
- *	             as a proxy that is being restarted does
- *	ETIMEDOUT    vsock: a lost packet or a host just up  RETRY_TIMEOUT
- *
- * Everything else is final at once. What the application gets when the host
- * proxy is at fault is ENETDOWN: its own network is down. The deadline of the
- * whole ends in ETIMEDOUT wherever the dial stands, as a SYN without answer.
+ * Some failures of the carrier pass by themselves and are tried again
+ * (common/carrier.h); so is a shortage of this process, for RETRY_SHORTAGE. All
+ * others are final at once. What the application gets when the host proxy is at
+ * fault is ENETDOWN: its own network is down. The deadline of the whole ends in
+ * ETIMEDOUT wherever the dial stands, as a SYN without answer.
  *
  * The callback runs from an event fed to the loop, never from within
  * dial_start() or an fd's event, and the dial is freed there or in
@@ -49,23 +37,9 @@
 
 #define DIAL_MAGIC 0x6469616cu
 
-/* Seconds since dial_start() during which a failure is worth another try. */
-#define RETRY_BUSY    2.0
-#define RETRY_RESET   0.25
-#define RETRY_TIMEOUT 6.0
-
-/* First and longest pause between two tries, in seconds. */
-#define PAUSE_FIRST 0.002
-#define PAUSE_LAST  0.050
-
-/* The kernel's own limit for one vsock connect is 2 s, too short for a host
- * under load. */
-#define VSOCK_CONNECT_TIMEOUT 5 /* seconds */
-
-/* What the other end may have under way: the kernel's 256 KiB are too few for
- * bulk data, and recent ones even reset a connection when many small packets
- * fill them. Memory is taken only for what is queued. */
-#define VSOCK_WINDOW (1024ULL * 1024) /* bytes */
+/* Seconds since dial_start() during which being short of something is worth
+ * another try. */
+#define RETRY_SHORTAGE 2.0
 
 enum dial_state {
 	DIAL_CONNECTING,
@@ -79,7 +53,7 @@ enum dial_state {
  * @fd:      the carrier, or -1
  * @later:   BACKOFF: the pause; DONE: fed to have the callback called
  * @started: loop time of dial_start(), in seconds
- * @pause:   the next pause, in seconds
+ * @pause:   of carrier_pause_us()
  * @last_err: why the last carrier failed
  */
 struct dial {
@@ -93,7 +67,7 @@ struct dial {
 	ev_timer deadline;
 	ev_timer later;
 	ev_tstamp started;
-	double pause;
+	unsigned pause;
 	int last_err;
 	struct handshake handshake;
 	struct dial_result result;
@@ -127,19 +101,18 @@ static void finish(struct dial *d, int err, int proxy_err)
 	ev_feed_event(d->loop, &d->later, EV_CUSTOM);
 }
 
+/* Seconds since dial_start() during which a failure is worth another try. */
 static double retry_window(const struct dial *d, int err)
 {
 	switch (err) {
-	case EAGAIN:
 	case EMFILE:
 	case ENFILE:
 	case ENOBUFS:
-	case ENOMEM: return RETRY_BUSY;
-	case EPIPE:
-	case ECONNRESET:
-		return handshake_is_silent(&d->handshake) ? RETRY_RESET : 0;
-	case ETIMEDOUT: return d->ep.kind == ENDPOINT_VSOCK ? RETRY_TIMEOUT : 0;
-	default: return 0;
+	case ENOMEM: return RETRY_SHORTAGE;
+	default:
+		return carrier_retry_ms(d->ep.kind, err,
+			       handshake_is_silent(&d->handshake)) /
+		       1000.0;
 	}
 }
 
@@ -149,16 +122,6 @@ static uint32_t some_number(const struct dial *d)
 	uint64_t x = (uintptr_t)d ^ (uint64_t)(ev_time() * 1e6);
 
 	return (uint32_t)(x * 0x9e3779b97f4a7c15u >> 40);
-}
-
-/* A pause of half to all of @d->pause, which doubles. Tries that failed
- * together must not come back together. */
-static double next_pause(struct dial *d)
-{
-	double pause = d->pause;
-
-	d->pause = pause * 2 < PAUSE_LAST ? pause * 2 : PAUSE_LAST;
-	return pause * (0.5 + (double)some_number(d) / (double)(1u << 25));
 }
 
 /* The carrier, or the way to one, failed: try again or give up. */
@@ -173,7 +136,8 @@ static void carrier_failed(struct dial *d, int err)
 		return;
 	}
 	d->state = DIAL_BACKOFF;
-	ev_timer_set(&d->later, next_pause(d), 0);
+	ev_timer_set(&d->later,
+		carrier_pause_us(&d->pause, some_number(d)) / 1e6, 0);
 	ev_timer_start(d->loop, &d->later);
 }
 
@@ -254,31 +218,6 @@ static void on_carrier(struct edge *edge, uint32_t events)
 
 /* ---- the carrier ---- */
 
-static void set_option(const struct dial *d, int level, int name,
-	const void *value, size_t len)
-{
-	/* All of them only improve matters; a kernel without them works. */
-	(void)setsockopt(d->fd, level, name, value, (socklen_t)len);
-}
-
-static void set_options(const struct dial *d)
-{
-	const struct timeval tv = {.tv_sec = VSOCK_CONNECT_TIMEOUT};
-	const unsigned long long window = VSOCK_WINDOW;
-	const int on = 1;
-
-	if (d->ep.kind == ENDPOINT_VSOCK) {
-		set_option(d, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &tv,
-			sizeof(tv));
-		set_option(d, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &window,
-			sizeof(window));
-		set_option(d, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &window,
-			sizeof(window));
-	} else if (d->ep.kind == ENDPOINT_TCP) {
-		set_option(d, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
-	}
-}
-
 /* Return: 0 connected or under way (@d->state says which), or an errno. */
 static int connect_carrier(struct dial *d)
 {
@@ -294,7 +233,7 @@ static int connect_carrier(struct dial *d)
 		SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	if (d->fd == -1)
 		return errno;
-	set_options(d);
+	carrier_options(d->fd, ep.kind);
 	d->state = DIAL_CONNECTING;
 	if (connect(d->fd, &addr.sa, len) == 0)
 		d->state = DIAL_TALKING;
@@ -371,7 +310,6 @@ static struct dial *start(struct dial *d, struct ev_loop *loop,
 	d->fd = -1;
 	d->ep = *ep;
 	d->started = ev_now(loop);
-	d->pause = PAUSE_FIRST;
 	ev_timer_init(&d->deadline, on_deadline, timeout, 0);
 	d->deadline.data = d;
 	ev_timer_init(&d->later, on_later, 0, 0);
