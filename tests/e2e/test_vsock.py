@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only vsock has: ranges of ports, and a backlog that resets."""
 
+import contextlib
 import subprocess
 
 import pytest
 
-from carrier import vsock_port
+from crowds import ranged_site, stay_idle
 from harness import PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run
 from inbound import Inside
 
@@ -38,18 +39,7 @@ print("all ended, and another one works")
 
 @pytest.fixture
 def ranged(new_site):
-    """A site whose proxy listens on PORTS ports."""
-    site = new_site(start=False)
-    # the kernel goes on from the port it gave last
-    first = vsock_port() + 1000
-    site.enclave.endpoint = "vsock:local:%d-%d" % (first, first + PORTS - 1)
-    site.enclave.env["PROXY_ENDPOINT"] = site.enclave.endpoint
-    site.first = first
-    # what asks whether the proxy is there takes one port
-    site.start_proxy(
-        ["--listen", "vsock:local:%d-%d" % (first + 1, first + PORTS - 1)],
-        endpoint="vsock:local:%d" % first)
-    return site
+    return ranged_site(new_site, PORTS)
 
 
 def used_ports(first):
@@ -101,18 +91,31 @@ def test_range_inward(ranged, carrier):
 
 
 @pytest.mark.parametrize("carrier", ["vsock"], scope="module")
-def test_full_backlog(new_site, carrier, crowd, echo_port):
-    """A backlog that is full resets: whoever connects comes again."""
-    site = new_site(start=False)
+def test_range_idle(new_site, carrier, crowd, echo_port):
+    """10 000 that are idle. (On one port each new one would cost more.)"""
+    stay_idle(ranged_site(new_site, 32), crowd, echo_port, WORLD4, 10000)
+
+
+@contextlib.contextmanager
+def short_backlog(entries):
+    """What is started meanwhile has a backlog of that many at most."""
     with open("/proc/sys/net/core/somaxconn", "r+", encoding="ascii") as limit:
         before = limit.read()
-        limit.write("8")
+        limit.write(str(entries))
         limit.flush()
         try:
-            site.start_proxy(["--workers", "1"])
+            yield
         finally:
             limit.seek(0)
             limit.write(before)
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_full_backlog(new_site, carrier, crowd, echo_port):
+    """A backlog that is full resets: whoever connects comes again."""
+    site = new_site(start=False)
+    with short_backlog(8):
+        site.start_proxy(["--workers", "1"])
     got = site.run([crowd, "storm", WORLD4, echo_port, 100, 2000],
                    timeout=4 * TIMEOUT)
     assert (got.out, got.err) == ("good 2000 bad 0\n", "")
