@@ -2,12 +2,14 @@
 """What only vsock has: ranges of ports, and a backlog that resets."""
 
 import contextlib
+import signal
 import subprocess
 
 import pytest
 
+import carrier as carriers
 from crowds import ranged_site, stay_idle
-from harness import PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run
+from harness import PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run, until
 from inbound import Inside
 
 pytestmark = pytest.mark.vsock
@@ -119,6 +121,66 @@ def test_full_backlog(new_site, carrier, crowd, echo_port):
     got = site.run([crowd, "storm", WORLD4, echo_port, 100, 2000],
                    timeout=4 * TIMEOUT)
     assert (got.out, got.err) == ("good 2000 bad 0\n", "")
+
+
+ONE = """
+import socket, sys
+print("ready", flush=True)
+sys.stdin.readline()
+s = socket.socket()
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.sendall(b"x")
+print(s.recv(1))
+"""
+
+
+def fill_backlog(endpoint):
+    """Connect until there is no room for more. Return the connections."""
+    taken = []
+    for _ in range(64):
+        try:
+            taken.append(carriers.connect(endpoint, TIMEOUT))
+        except ConnectionResetError:
+            return taken
+    raise AssertionError("the backlog does not fill")
+
+
+def sleeps_in(pid):
+    """The number of the system call in which a process sleeps, or None."""
+    with open("/proc/%d/syscall" % pid, encoding="ascii") as file:
+        word = file.read().split()[0]
+    return int(word) if word.isdigit() else None
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_full_backlog_without_vendor(new_site, carrier, echo_port):
+    """The library comes again by itself, too."""
+    site = new_site(start=False)
+    with short_backlog(4):
+        site.start_proxy(["--workers", "1"])
+    client = site.enclave.popen(
+        ["--no-vendor", PYTHON, "-c", ONE, WORLD4, echo_port],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with client:
+        assert client.stdout.readline() == b"ready\n"
+        pid, = site.enclave.processes("python3")
+        until(lambda: sleeps_in(pid) is not None, "it reads")
+        reading = sleeps_in(pid)
+        site.proxy.signal(signal.SIGSTOP)
+        try:
+            taken = fill_backlog(site.enclave.endpoint)
+            client.stdin.write(b"\n")
+            client.stdin.flush()
+            # the first connect() cannot have succeeded
+            until(lambda: sleeps_in(pid) not in (None, reading),
+                  "it waits for another try")
+        finally:
+            site.proxy.signal(signal.SIGCONT)
+        assert client.stdout.readline() == b"b'x'\n"
+        for conn in taken:
+            conn.close()
+        client.stdin.close()
+        assert client.wait(TIMEOUT) == 0
 
 
 # Nobody listens: known at once, not after the kernel's two seconds.
