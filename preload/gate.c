@@ -194,16 +194,34 @@ bool gate_interrupt(int fd)
 	return broken;
 }
 
+/* SO_SNDTIMEO of the application's socket in milliseconds, DIRECT_TIMEOUT_MS at
+ * most. */
+static int direct_timeout(int fd)
+{
+	struct timeval tv = {0};
+	socklen_t len = sizeof(tv);
+	int64_t ms;
+
+	if (real()->getsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, &len) == -1 ||
+		tv.tv_sec >= DIRECT_TIMEOUT_MS / 1000)
+		return DIRECT_TIMEOUT_MS;
+	ms = (int64_t)tv.tv_sec * 1000 + (tv.tv_usec + 999) / 1000;
+	return ms > 0 ? (int)ms : DIRECT_TIMEOUT_MS;
+}
+
 static int connect_directly(
 	int fd, struct found *found, const struct ip_port *dst)
 {
 	struct ip_port to = *dst;
 	struct ip_port local;
+	int timeout = direct_timeout(fd);
 	int carrier;
 
 	ip_port_unmap(&to);
-	carrier = direct_connect(
-		&config()->endpoint, &to, DIRECT_TIMEOUT_MS, &local);
+	carrier = direct_connect(&config()->endpoint, &to, timeout, &local);
+	if (carrier == -1 && errno == ETIME) /* as connect(2) has it */
+		return fail(
+			timeout < DIRECT_TIMEOUT_MS ? EINPROGRESS : ETIMEDOUT);
 	if (carrier == -1)
 		return -1;
 	found->rec.kind = RECORD_CARRIER;

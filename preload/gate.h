@@ -29,8 +29,8 @@
  * attempts go through the vendor: with the handshake in this process nobody
  * could carry on with it after EINTR. Another thread's shutdown() finds the
  * gate through the slot and ends the wait (ECONNRESET, as TCP). Where no vendor
- * answers, a blocking connect() does the handshake itself (direct.h), without
- * those niceties.
+ * answers, a blocking connect() does the handshake itself (direct.h), and
+ * nobody carries on: a signal or SO_SNDTIMEO ends the attempt.
  *
  *	socket behind the fd	what it was		leaves by
  *	kernel TCP		never converted		connect()

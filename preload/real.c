@@ -63,6 +63,8 @@ const struct real *real(void)
 ssize_t guest_sendmsg(int fd, const struct msghdr *msg, int flags);
 ssize_t guest_recvmsg(int fd, struct msghdr *msg, int flags);
 int guest_fcntl(int fd, int cmd, ...);
+int guest_setsockopt(
+	int fd, int level, int name, const void *value, socklen_t len);
 
 ssize_t guest_sendmsg(int fd, const struct msghdr *msg, int flags)
 {
@@ -83,6 +85,12 @@ int guest_fcntl(int fd, int cmd, ...)
 	arg = va_arg(ap, long);
 	va_end(ap);
 	return real()->fcntl(fd, cmd, arg);
+}
+
+int guest_setsockopt(
+	int fd, int level, int name, const void *value, socklen_t len)
+{
+	return real()->setsockopt(fd, level, name, value, len);
 }
 
 __attribute__((constructor)) static void bind_at_start(void)

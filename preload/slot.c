@@ -1,51 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "preload/slot.h"
 #include "preload/real.h"
+#include "preload/slot_impl.h"
 
 #include <errno.h>
 #include <sched.h>
-#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
-
-#define RECORD_WORDS (sizeof(struct record) / sizeof(uint32_t))
-_Static_assert(sizeof(struct record) % sizeof(uint32_t) == 0,
-	"a record is copied by words");
-
-/**
- * struct epoll_note - one registration
- * @epfd_plus_1: 0 marks a free entry, so that zeroed memory is empty
- */
-struct epoll_note {
-	_Atomic int epfd_plus_1;
-	_Atomic uint32_t events;
-	_Atomic uint64_t data;
-};
-
-/**
- * struct slot - what is remembered for one fd number
- * @version: odd while @cookie, @other and @words are written
- * @cookie:  of the socket that @words speaks of, 0: of none
- * @other:   of the one before or after it, whose kind is @words' record.was
- * @words:   a struct record
- * @sum:     of the three before: a writer that was overruled (write_end()) may
- *           go on writing for a moment while the version is even
- * @gate:    the hint
- * @waiting: cookie of the gate on which a connect() waits, its complement once
- *           that is given up, 0: none
- * @waiting_fd: the number of that gate
- */
-struct slot {
-	_Atomic uint32_t version;
-	_Atomic uint64_t cookie;
-	_Atomic uint64_t other;
-	_Atomic uint32_t words[RECORD_WORDS];
-	_Atomic uint32_t sum;
-	atomic_bool gate;
-	_Atomic uint64_t waiting;
-	_Atomic int waiting_fd;
-	struct epoll_note epolls[SLOT_EPOLLS];
-};
 
 /* How often a reader or writer looks again while another one writes, which is
  * the matter of a tenth of a microsecond if it is not interrupted. If it is,
@@ -57,8 +17,7 @@ struct slot {
 
 static _Atomic(struct slot *) pages[SLOT_FDS / SLOTS_PER_PAGE];
 
-/* The slot of an fd, or NULL if its page was never needed. */
-static struct slot *slot_find(int fd)
+struct slot *slot_find(int fd)
 {
 	struct slot *page;
 
@@ -69,9 +28,9 @@ static struct slot *slot_find(int fd)
 	return page ? &page[(unsigned int)fd % SLOTS_PER_PAGE] : NULL;
 }
 
-/* The same, with the page mapped if need be. Of two threads that map it at
- * the same time one wins and the other unmaps its own. */
-static struct slot *slot_need(int fd)
+/* Of two threads that map a page at the same time one wins and the other unmaps
+ * its own. */
+struct slot *slot_need(int fd)
 {
 	size_t size = SLOTS_PER_PAGE * sizeof(struct slot);
 	struct slot *none = NULL;
@@ -409,101 +368,4 @@ void slot_not_gate(int fd, uint64_t cookie)
 		else if (cookie == 0 || second != cookie)
 			put(slot, 0, 0, &rec);
 	} while (!write_end(slot, mine) && spoilt(slot));
-}
-
-/* The note of @epfd, else a free one, else the first: an fd in more epoll
- * instances than we have notes loses the oldest on conversion. */
-static struct epoll_note *note_for(struct slot *slot, int epfd)
-{
-	struct epoll_note *free = NULL;
-
-	for (int i = 0; i < SLOT_EPOLLS; i++) {
-		struct epoll_note *note = &slot->epolls[i];
-		int at = atomic_load(&note->epfd_plus_1);
-
-		if (at == epfd + 1)
-			return note;
-		if (at == 0 && !free)
-			free = note;
-	}
-	return free ? free : &slot->epolls[0];
-}
-
-void slot_epoll_note(int fd, int epfd, int op, const struct epoll_event *event)
-{
-	struct slot *slot = op == EPOLL_CTL_ADD ? slot_need(fd) : slot_find(fd);
-	struct epoll_note *note;
-	bool known;
-
-	if (!slot)
-		return;
-	note = note_for(slot, epfd);
-	known = atomic_load(&note->epfd_plus_1) == epfd + 1;
-	if (op == EPOLL_CTL_DEL) {
-		if (known)
-			atomic_store(&note->epfd_plus_1, 0);
-	} else if (event && (known || op == EPOLL_CTL_ADD)) {
-		atomic_store(&note->events, event->events);
-		atomic_store(&note->data, event->data.u64);
-		atomic_store(&note->epfd_plus_1, epfd + 1);
-	}
-}
-
-bool slot_epoll_at(int fd, int index, int *epfd, struct epoll_event *event)
-{
-	struct slot *slot = slot_find(fd);
-	struct epoll_note *note;
-
-	if (!slot)
-		return false;
-	note = &slot->epolls[index];
-	*epfd = atomic_load(&note->epfd_plus_1) - 1;
-	event->events = atomic_load(&note->events);
-	event->data.u64 = atomic_load(&note->data);
-	return *epfd != -1;
-}
-
-void slot_epoll_forget(int fd, int index)
-{
-	struct slot *slot = slot_find(fd);
-
-	if (slot)
-		atomic_store(&slot->epolls[index].epfd_plus_1, 0);
-}
-
-void slot_wait_begin(int fd, int gate, uint64_t cookie)
-{
-	struct slot *slot = slot_need(fd);
-
-	if (!slot)
-		return;
-	atomic_store(&slot->waiting_fd, gate);
-	atomic_store(&slot->waiting, cookie);
-}
-
-bool slot_wait_end(int fd, uint64_t cookie)
-{
-	struct slot *slot = slot_find(fd);
-	uint64_t now = cookie;
-
-	if (!slot || atomic_compare_exchange_strong(&slot->waiting, &now, 0))
-		return false;
-	return now == ~cookie &&
-	       atomic_compare_exchange_strong(&slot->waiting, &now, 0);
-}
-
-int slot_wait_at(int fd, uint64_t *cookie)
-{
-	struct slot *slot = slot_find(fd);
-
-	*cookie = slot ? atomic_load(&slot->waiting) : 0;
-	return *cookie ? atomic_load(&slot->waiting_fd) : -1;
-}
-
-bool slot_wait_break(int fd, uint64_t cookie)
-{
-	struct slot *slot = slot_find(fd);
-
-	return slot &&
-	       atomic_compare_exchange_strong(&slot->waiting, &cookie, ~cookie);
 }

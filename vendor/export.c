@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "vendor/export.h"
 #include "common/fd.h"
 #include "common/log.h"
+#include "vendor/export_impl.h"
 #include "vendor/listener.h"
 
 #include <assert.h>
@@ -32,19 +32,11 @@
  *	HELD, LISTEN	open between the marks	watched
  *	clients wait	held back		not watched
  *
+ * Where clients go is told in vendor/export_clients.c.
+ *
  * A LISTEN is answered when the pool is settled, since it is the first standby
  * connection that makes the host listen; or at once when the host keeps no
  * port, which is then sought again. That, too, is seen to in export_update().
- *
- * Clients come from the pool and the mirror, and are offered at once to the
- * listeners in turn (round robin), of each to the control with the least
- * unread. When all are full they wait here, oldest first; as the pool is then
- * held back, no more than were paired already, and the rest stay with the host
- * and the kernel.
- *
- * A client of a family that the port is not for is turned away: it would be
- * the wrong listener's. Only plain BIND knows no families, there it goes to
- * the other port of the same number, if there is one for its family.
  *
  * The port that the host chose (port 0) may be taken in the enclave, as the
  * mirror tells. The claim is then dropped and the host asked for another.
@@ -54,11 +46,8 @@
  * env_released_lately().
  */
 
-#define EXPORT_MAGIC 0x6578706fu
-
-#define PORT_TRIES  8    /* ports taken in the enclave, before giving up */
-#define USE_PAUSE   0.01 /* seconds, for the host to be done with a release */
-#define NUDGE_PAUSE 0.02 /* seconds */
+#define PORT_TRIES 8    /* ports taken in the enclave, before giving up */
+#define USE_PAUSE  0.01 /* seconds, for the host to be done with a release */
 
 static void on_retry(struct ev_loop *loop, ev_timer *timer, int revents);
 
@@ -75,7 +64,7 @@ struct scope export_scope(
 	return scope;
 }
 
-static const char *name_of(const struct export *e, char *buf, size_t size)
+const char *export_name(const struct export *e, char *buf, size_t size)
 {
 	struct ip_port addr = e->addr;
 
@@ -88,170 +77,6 @@ static void seek_after(struct export *e, double pause)
 	ev_timer_stop(e->env->loop, &e->retry);
 	ev_timer_set(&e->retry, pause, 0);
 	ev_timer_start(e->env->loop, &e->retry);
-}
-
-/* ---- clients ---- */
-
-static void client_free(struct client *c)
-{
-	list_del(&c->link);
-	closefd_if(&c->fd);
-	free(c);
-}
-
-static void drop_clients(struct export *e)
-{
-	struct list *l, *tmp;
-
-	list_foreach_safe(l, tmp, &e->clients)
-		client_free(list_entry(l, struct client, link));
-}
-
-/* Offer a client to each listener in turn. */
-static enum offer offer(struct export *e, const struct client *c)
-{
-	enum offer best = OFFER_NONE;
-	struct list *l, *tmp;
-
-	list_foreach_safe(l, tmp, &e->listeners)
-	{
-		enum offer offer = listener_offer(
-			list_entry(l, struct listener, export_link), c);
-
-		if (offer == OFFER_TAKEN) {
-			list_del(l);
-			list_add_tail(&e->listeners, l);
-			return OFFER_TAKEN;
-		}
-		if (offer < best)
-			best = offer;
-	}
-	return best;
-}
-
-static void nudge_later(struct export *e)
-{
-	if (ev_is_active(&e->nudge))
-		return;
-	ev_timer_set(&e->nudge, NUDGE_PAUSE, 0);
-	ev_timer_start(e->env->loop, &e->nudge);
-}
-
-void export_pump(struct export *e)
-{
-	struct list *l, *tmp;
-
-	if (e->pumping || e->state == EXPORT_GONE)
-		return;
-	e->pumping = true;
-	list_foreach_safe(l, tmp, &e->clients)
-	{
-		struct client *c = list_entry(l, struct client, link);
-		enum offer how = offer(e, c);
-
-		if (how == OFFER_SHORT)
-			nudge_later(e);
-		if (how == OFFER_FULL || how == OFFER_SHORT)
-			break;
-		client_free(c);
-	}
-	e->pumping = false;
-	export_update(e);
-}
-
-static void on_nudge(struct ev_loop *loop, ev_timer *timer, int revents)
-{
-	struct export *e = timer->data;
-
-	assert(e->magic == EXPORT_MAGIC);
-	export_pump(e);
-}
-
-static bool serves(const struct export *e, const struct ip_port *remote)
-{
-	return remote->family == AF_INET ? e->scope.v4 : e->scope.v6;
-}
-
-/* Plain BIND: the port of the same number for the client's family. */
-static struct export *find_server(
-	struct export *e, const struct ip_port *remote)
-{
-	struct list *l, *tmp;
-
-	if (serves(e, remote))
-		return e;
-	if (!e->plain)
-		return NULL;
-	list_foreach_safe(l, tmp, &e->env->exports)
-	{
-		struct export *other = list_entry(l, struct export, link);
-
-		if (other->plain && other->state == EXPORT_HELD &&
-			other->port == e->port && serves(other, remote) &&
-			endpoint_equal(&other->ep, &e->ep))
-			return other;
-	}
-	return NULL;
-}
-
-static struct client *client_new(
-	int fd, const struct ip_port *remote, const struct ip_port *local)
-{
-	struct client *c = calloc(1, sizeof(*c));
-
-	if (!c)
-		return NULL;
-	c->fd = fd;
-	c->remote = *remote;
-	if (local)
-		c->local = *local;
-	list_init(&c->link);
-	ip_port_unmap(&c->remote);
-	ip_port_unmap(&c->local);
-	return c;
-}
-
-static void take_client(struct export *e, struct client *c)
-{
-	if (e->state == EXPORT_GONE || !e->listening) {
-		client_free(c); /* as TCP: nobody listens */
-		return;
-	}
-	list_add_tail(&e->clients, &c->link);
-	export_pump(e);
-}
-
-static void on_host_client(int fd, const struct ip_port *remote,
-	const struct ip_port *local, void *arg)
-{
-	struct export *e = arg;
-	struct export *server = find_server(e, remote);
-	char who[IP_PORT_STRLEN], what[IP_PORT_STRLEN];
-	struct client *c = server ? client_new(fd, remote, local) : NULL;
-
-	assert(e->magic == EXPORT_MAGIC);
-	if (c) {
-		take_client(server, c);
-		return;
-	}
-	log_warn_ratelimit("port %s: client %s turned away: %s",
-		name_of(e, what, sizeof(what)),
-		ip_port_format(remote, who, sizeof(who)),
-		server ? log_strerror(ENOMEM) : "not of the port's family");
-	closefd(&fd);
-}
-
-static void on_local_client(int fd, const struct ip_port *remote,
-	const struct ip_port *local, void *arg)
-{
-	struct export *e = arg;
-	struct client *c = client_new(fd, remote, local);
-
-	assert(e->magic == EXPORT_MAGIC);
-	if (c)
-		take_client(e, c);
-	else
-		closefd(&fd);
 }
 
 /* ---- what runs ---- */
@@ -346,7 +171,7 @@ void export_update(struct export *e)
 		return;
 	e->listening = any_listens(e);
 	if (!e->listening)
-		drop_clients(e);
+		export_drop_clients(e);
 	starved = !list_empty(&e->clients);
 	if (starved != e->starved) {
 		e->starved = starved;
@@ -377,8 +202,8 @@ static int need_mirror(struct export *e)
 		return 0;
 	ip_port_unmap(&addr);
 	addr.port = e->port;
-	e->mirror =
-		mirror_bind(e->env->loop, &addr, e->v6only, on_local_client, e);
+	e->mirror = mirror_bind(
+		e->env->loop, &addr, e->v6only, export_local_client, e);
 	if (!e->mirror)
 		return errno == EMFILE || errno == ENFILE ? ENOBUFS : errno;
 	if (!e->listening || mirror_listen(e->mirror, e->backlog) == 0)
@@ -402,7 +227,7 @@ static void failed(struct export *e, int err, bool away)
 	char name[IP_PORT_STRLEN];
 
 	log_info_ratelimit("port %s: not to be had: %s",
-		name_of(e, name, sizeof(name)), log_strerror(err));
+		export_name(e, name, sizeof(name)), log_strerror(err));
 	tell(e, err, away);
 	if (e->state == EXPORT_SEEKING)
 		seek_after(e, env_pause(&e->pause));
@@ -428,7 +253,7 @@ static void held(struct export *e, const struct claim_result *result)
 	e->family = result->family;
 	e->pause = 0;
 	log_info_ratelimit("port %s: kept by the host%s",
-		name_of(e, name, sizeof(name)),
+		export_name(e, name, sizeof(name)),
 		e->plain ? " by plain BIND" : "");
 	e->first = result->fd;
 	export_update(e);
@@ -469,7 +294,7 @@ static void on_lost(struct claim *claim)
 
 	assert(e->magic == EXPORT_MAGIC && e->state == EXPORT_HELD);
 	log_warn_ratelimit("port %s: the host proxy let it go, asking again",
-		name_of(e, name, sizeof(name)));
+		export_name(e, name, sizeof(name)));
 	e->state = EXPORT_SEEKING;
 	seek_after(e, env_pause(&e->pause));
 	export_update(e);
@@ -508,9 +333,9 @@ struct export *export_new(struct inbound_env *env, const struct endpoint *ep,
 	e->backlog = 1;
 	e->first = -1;
 	claim_init(&e->claim, env, &e->ep, &e->scope, on_claimed, on_lost);
-	pool_init(&e->pool, env, &e->ep, on_host_client, on_settled, e);
+	pool_init(&e->pool, env, &e->ep, export_host_client, on_settled, e);
 	ev_timer_init(&e->retry, on_retry, 0, 0);
-	ev_timer_init(&e->nudge, on_nudge, 0, 0);
+	ev_timer_init(&e->nudge, export_nudge, 0, 0);
 	e->retry.data = e->nudge.data = e;
 	list_init(&e->listeners);
 	list_init(&e->clients);
@@ -544,7 +369,7 @@ void export_release(struct export *e)
 	e->mirror = NULL;
 	claim_drop(&e->claim);
 	pool_close(&e->pool, false);
-	drop_clients(e);
+	export_drop_clients(e);
 	reap_later(&e->env->reaper, &e->reap, export_free);
 }
 

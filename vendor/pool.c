@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "vendor/pool.h"
 #include "common/fd.h"
-#include "common/hold_name.h"
 #include "common/log.h"
+#include "vendor/pairing.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 
 /*
  * Theory of operation
@@ -20,11 +19,8 @@
  *	PAIRING   a part of the second reply came. Ends after PAIRING_TIMEOUT
  *	GONE      handed out, or closed; freed at the end of the turn
  *
- * The second reply, and the third one that tells which address the client
- * reached (common/hold_name.h), are read to the last byte and not one byte
- * further: what follows is the client's stream, and by then the application's.
- * A reply that
- * is malformed or no success, or an end before it is whole, costs that one
+ * The second reply says who the client is (vendor/pairing.h). One that is
+ * malformed or no success, or an end before it is whole, costs that one
  * connection.
  *
  * How many are wanted, @target, is between the water marks and is no matter of
@@ -71,10 +67,6 @@ enum standby_state {
  * struct standby - one connection
  * @fd:     IDLE and PAIRING, else -1
  * @limit:  PAIRING: the deadline
- * @got:    bytes in @in
- * @in:     the second reply, or the third
- * @remote: the client, when the second is whole; else AF_UNSPEC
- * @local:  the address that it reached, when the third is
  */
 struct standby {
 	uint32_t magic;
@@ -85,14 +77,9 @@ struct standby {
 	int fd;
 	struct edge edge;
 	ev_timer limit;
-	size_t got;
-	uint8_t in[SOCKS5_REPLY_MAX];
-	struct ip_port remote;
-	struct ip_port local;
+	struct pairing pairing;
 	struct reap reap;
 };
-
-enum reading { READ_WHOLE, READ_PART, READ_FAILED };
 
 static void refill(struct pool *p);
 
@@ -206,87 +193,22 @@ static void standby_failed(struct standby *s, const char *what)
 
 /* ---- the second reply ---- */
 
-static enum reading read_failed(struct standby *s, const char **why)
+/* Read what is there of it. *why is set upon PAIRING_FAILED. */
+static enum pairing_state read_reply(struct standby *s, const char **why)
 {
-	if (errno == EAGAIN || errno == EINTR)
-		return READ_PART;
-	*why = log_strerror(errno);
-	return READ_FAILED;
-}
+	enum pairing_state state = pairing_read(&s->pairing, s->fd, why);
 
-static enum reading take_remote(
-	struct standby *s, const struct ip_port *addr, const char **why)
-{
-	*why = "a second reply without the client's address";
-	if (addr->family == AF_UNSPEC)
-		return READ_FAILED;
-	s->remote = *addr;
-	if (s->pool->port.plain)
-		return READ_WHOLE;
-	s->got = 0;
-	return READ_PART;
-}
-
-static enum reading take_local(
-	struct standby *s, const struct ip_port *addr, const char **why)
-{
-	*why = "a client that reached an address of another family";
-	if (addr->family != s->remote.family)
-		return READ_FAILED;
-	s->local = *addr;
-	return READ_WHOLE;
-}
-
-static enum reading understand(struct standby *s, const char **why)
-{
-	struct socks5_answer answer;
-	ssize_t n = socks5_parse_reply(s->in, s->got, &answer);
-
-	if (n == 0)
-		return READ_PART;
-	*why = "malformed second reply";
-	if (n == -1)
-		return READ_FAILED;
-	*why = "the second reply is no success";
-	if (answer.reply != SOCKS5_SUCCEEDED)
-		return READ_FAILED;
-	ip_port_unmap(&answer.bound.addr);
-	return s->remote.family == AF_UNSPEC
-		       ? take_remote(s, &answer.bound.addr, why)
-		       : take_local(s, &answer.bound.addr, why);
-}
-
-/* Read what is there of it. *why is set upon READ_FAILED. */
-static enum reading read_reply(struct standby *s, const char **why)
-{
-	size_t want;
-
-	while ((want = socks5_reply_need(s->in, s->got)) > 0) {
-		ssize_t n = recv(s->fd, s->in + s->got, want, 0);
-		enum reading reading;
-
-		if (n == -1)
-			return read_failed(s, why);
-		if (n == 0) {
-			*why = "closed by the host proxy";
-			return READ_FAILED;
-		}
-		if (s->state == STANDBY_IDLE)
-			set_state(s, STANDBY_PAIRING);
-		s->got += (size_t)n;
-		reading = understand(s, why);
-		if (reading != READ_PART)
-			return reading;
-	}
-	return READ_PART; /* not reached: a reply that is whole is understood */
+	if (s->state == STANDBY_IDLE && pairing_has_begun(&s->pairing))
+		set_state(s, STANDBY_PAIRING);
+	return state;
 }
 
 /* Hand the client out. The last thing that an event does. */
 static void pair(struct standby *s)
 {
 	struct pool *p = s->pool;
-	struct ip_port remote = s->remote;
-	struct ip_port local = s->local;
+	struct ip_port remote = s->pairing.remote;
+	struct ip_port local = s->pairing.local;
 	int fd = s->fd;
 
 	if (s->edge.poll)
@@ -304,9 +226,9 @@ static void on_standby(struct edge *edge, uint32_t events)
 
 	assert(s->magic == STANDBY_MAGIC && s->fd >= 0);
 	switch (read_reply(s, &why)) {
-	case READ_WHOLE: pair(s); break;
-	case READ_FAILED: standby_failed(s, why); break;
-	case READ_PART:
+	case PAIRING_WHOLE: pair(s); break;
+	case PAIRING_FAILED: standby_failed(s, why); break;
+	case PAIRING_PART:
 		if (s->state == STANDBY_PAIRING && !ev_is_active(&s->limit))
 			ev_timer_start(s->pool->env->loop, &s->limit);
 		break;
@@ -333,6 +255,7 @@ static struct standby *standby_new(struct pool *p)
 	s->state = STANDBY_DIALLING;
 	s->pool = p;
 	s->fd = -1;
+	s->pairing.plain = p->port.plain;
 	ev_timer_init(&s->limit, on_limit, PAIRING_TIMEOUT, 0);
 	s->limit.data = s;
 	list_add_tail(&p->standbys, &s->link);
@@ -376,26 +299,13 @@ static void on_dialled(const struct dial_result *r, void *arg)
 	tell_settled(p);
 }
 
-static void destination(const struct pool *p, struct socks5_addr *dst)
-{
-	struct hold_name name = {.verb = HOLD_MEET};
-
-	memset(dst, 0, sizeof(*dst));
-	dst->addr.family = p->port.family;
-	dst->addr.port = p->port.port;
-	if (p->port.plain)
-		return;
-	memcpy(name.key, p->port.key, sizeof(name.key));
-	hold_name_write(&name, p->port.port, dst);
-}
-
 /* With a slot of the turnstile. */
 static void dial_one(struct pool *p)
 {
 	struct standby *s = standby_new(p);
 	struct socks5_addr dst;
 
-	destination(p, &dst);
+	pairing_ask(&p->port, &dst);
 	if (s)
 		s->dial = dial_start(p->env->loop, p->ep, SOCKS5_BIND, &dst,
 			DIAL_TIMEOUT, on_dialled, s);
@@ -577,7 +487,8 @@ void pool_close(struct pool *p, bool drain)
 	{
 		struct standby *s = list_entry(l, struct standby, link);
 
-		if (drain && s->fd != -1 && read_reply(s, &why) == READ_WHOLE) {
+		if (drain && s->fd != -1 &&
+			read_reply(s, &why) == PAIRING_WHOLE) {
 			list_del(l);
 			list_add_tail(&ready, l);
 		} else {

@@ -9,6 +9,7 @@
 
 #include "vendor/dial.h"
 #include "vendor/inbound_env.h"
+#include "vendor/pairing.h"
 
 /**
  * typedef pool_client_cb - a client has come
@@ -27,19 +28,6 @@ typedef void pool_client_cb(int fd, const struct ip_port *remote,
  * badly
  */
 typedef void pool_settled_cb(void *arg);
-
-/**
- * struct pool_port - which port
- * @plain: by plain BIND, else by @key
- * @family: of the address in a plain BIND, AF_INET or AF_INET6
- * @key:   that the port is held with
- */
-struct pool_port {
-	uint16_t port;
-	bool plain;
-	sa_family_t family;
-	uint8_t key[16];
-};
 
 /**
  * struct pool - to be embedded in its owner, who frees it by the reaper only

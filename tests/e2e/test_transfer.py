@@ -10,7 +10,7 @@ from harness import HERE, PYTHON, TIMEOUT
 KIB = 1024
 SIZES = [1, 32 * KIB - 1, 32 * KIB, 32 * KIB + 1, 64 * KIB - 1, 64 * KIB,
          64 * KIB + 1, 96 * KIB - 1, 96 * KIB, 96 * KIB + 1, 1024 * KIB,
-         100 * 1024 * KIB,
+         10 * 1024 * KIB, 100 * 1024 * KIB,
          pytest.param(1000 * 1000 * 1000, marks=pytest.mark.full)]
 
 

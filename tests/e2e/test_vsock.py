@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """What only vsock has: ranges of ports, and a backlog that resets."""
 
+import contextlib
+import signal
 import subprocess
 
 import pytest
 
-from carrier import vsock_port
-from harness import PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run
+import carrier as carriers
+from crowds import ranged_site, stay_idle
+from harness import PATIENCE, PYTHON, SLOWNESS, TIMEOUT, WORLD4, run, until
 from inbound import Inside
 
 pytestmark = pytest.mark.vsock
@@ -38,18 +41,7 @@ print("all ended, and another one works")
 
 @pytest.fixture
 def ranged(new_site):
-    """A site whose proxy listens on PORTS ports."""
-    site = new_site(start=False)
-    # the kernel goes on from the port it gave last
-    first = vsock_port() + 1000
-    site.enclave.endpoint = "vsock:local:%d-%d" % (first, first + PORTS - 1)
-    site.enclave.env["PROXY_ENDPOINT"] = site.enclave.endpoint
-    site.first = first
-    # what asks whether the proxy is there takes one port
-    site.start_proxy(
-        ["--listen", "vsock:local:%d-%d" % (first + 1, first + PORTS - 1)],
-        endpoint="vsock:local:%d" % first)
-    return site
+    return ranged_site(new_site, PORTS)
 
 
 def used_ports(first):
@@ -101,21 +93,94 @@ def test_range_inward(ranged, carrier):
 
 
 @pytest.mark.parametrize("carrier", ["vsock"], scope="module")
-def test_full_backlog(new_site, carrier, crowd, echo_port):
-    """A backlog that is full resets: whoever connects comes again."""
-    site = new_site(start=False)
+def test_range_idle(new_site, carrier, crowd, echo_port):
+    """10 000 that are idle. (On one port each new one would cost more.)"""
+    stay_idle(ranged_site(new_site, 32), crowd, echo_port, WORLD4, 10000)
+
+
+@contextlib.contextmanager
+def short_backlog(entries):
+    """What is started meanwhile has a backlog of that many at most."""
     with open("/proc/sys/net/core/somaxconn", "r+", encoding="ascii") as limit:
         before = limit.read()
-        limit.write("8")
+        limit.write(str(entries))
         limit.flush()
         try:
-            site.start_proxy(["--workers", "1"])
+            yield
         finally:
             limit.seek(0)
             limit.write(before)
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_full_backlog(new_site, carrier, crowd, echo_port):
+    """A backlog that is full resets: whoever connects comes again."""
+    site = new_site(start=False)
+    with short_backlog(8):
+        site.start_proxy(["--workers", "1"])
     got = site.run([crowd, "storm", WORLD4, echo_port, 100, 2000],
                    timeout=4 * TIMEOUT)
     assert (got.out, got.err) == ("good 2000 bad 0\n", "")
+
+
+ONE = """
+import socket, sys
+print("ready", flush=True)
+sys.stdin.readline()
+s = socket.socket()
+s.connect((sys.argv[1], int(sys.argv[2])))
+s.sendall(b"x")
+print(s.recv(1))
+"""
+
+
+def fill_backlog(endpoint):
+    """Connect until there is no room for more. Return the connections."""
+    taken = []
+    for _ in range(64):
+        try:
+            taken.append(carriers.connect(endpoint, TIMEOUT))
+        except ConnectionResetError:
+            return taken
+    raise AssertionError("the backlog does not fill")
+
+
+def sleeps_in(pid):
+    """The number of the system call in which a process sleeps, or None."""
+    with open("/proc/%d/syscall" % pid, encoding="ascii") as file:
+        word = file.read().split()[0]
+    return int(word) if word.isdigit() else None
+
+
+@pytest.mark.parametrize("carrier", ["vsock"], scope="module")
+def test_full_backlog_without_vendor(new_site, carrier, echo_port):
+    """The library comes again by itself, too."""
+    site = new_site(start=False)
+    with short_backlog(4):
+        site.start_proxy(["--workers", "1"])
+    client = site.enclave.popen(
+        ["--no-vendor", PYTHON, "-c", ONE, WORLD4, echo_port],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with client:
+        assert client.stdout.readline() == b"ready\n"
+        pid, = site.enclave.processes("python3")
+        until(lambda: sleeps_in(pid) is not None, "it reads")
+        reading = sleeps_in(pid)
+        site.proxy.signal(signal.SIGSTOP)
+        try:
+            taken = fill_backlog(site.enclave.endpoint)
+            client.stdin.write(b"\n")
+            client.stdin.flush()
+            # the first connect() cannot have succeeded
+            until(lambda: sleeps_in(pid) not in (None, reading),
+                  "it waits for another try")
+        finally:
+            site.proxy.signal(signal.SIGCONT)
+        assert client.stdout.readline() == b"b'x'\n"
+        for conn in taken:
+            conn.close()
+        client.stdin.close()
+        assert client.wait(TIMEOUT) == 0
 
 
 # Nobody listens: known at once, not after the kernel's two seconds.

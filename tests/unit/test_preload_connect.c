@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/fd.h"
-#include "common/socks5.h"
 #include "preload/lookup.h"
 #include "preload/real.h"
 #include "preload_stage.h"
@@ -357,70 +356,6 @@ END_TEST
 
 /* ---- no vendor, or a busy one ---- */
 
-static int host_accept(int host)
-{
-	struct timeval limit = {.tv_sec = STAGE_PATIENCE_MS / 1000};
-	int peer;
-
-	await_events(host, POLLIN);
-	peer = accept4(host, NULL, NULL, SOCK_CLOEXEC);
-	ck_assert_int_ge(peer, 0);
-	setsockopt(peer, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	return peer;
-}
-
-/* Greeting and request came together: 05 01 00, 05 01 00 01 a.b.c.d port. */
-static void take_hello(int peer)
-{
-	static const uint8_t wanted[] = {
-		5, 1, 0, 5, 1, 0, 1, 192, 0, 2, 1, 0, FAR_PORT};
-	uint8_t hello[sizeof(wanted)];
-
-	ck_assert_int_eq(
-		recv(peer, hello, sizeof(hello), MSG_WAITALL), sizeof(hello));
-	ck_assert_mem_eq(hello, wanted, sizeof(wanted));
-}
-
-START_TEST(test_direct)
-{
-	static const struct {
-		const char *answer;
-		size_t len;
-		int err;
-	} cases[] = {
-		{"\5\0\5\0\0\1\313\0\161\11\17\240", 12, 0},
-		{"\5\0\5\5\0\1\0\0\0\0\0\0", 12, ECONNREFUSED},
-		{"\5\377", 2, ENETDOWN},
-		{"HTTP/1.1 400", 12, ENETDOWN},
-		{"\5\0\5\0\0\1\313", 7, ENETDOWN},
-		{"", 0, ENETDOWN},
-	};
-	int host = stage_unix(stage_config()->endpoint.text);
-	int peer, fd = tcp(AF_INET, SOCK_CLOEXEC);
-	struct job job;
-
-	vendor_close();
-	job_start(&job, run_connect, fd, NULL);
-	peer = host_accept(host);
-	take_hello(peer);
-	ck_assert_int_eq(send(peer, cases[_i].answer, cases[_i].len, 0),
-		(ssize_t)cases[_i].len);
-	if (cases[_i].err) {
-		closefd(&peer);
-		expect_errno(job_join(&job), cases[_i].err);
-		ck_assert_int_eq(kernel_tcp_state(fd), TCP_CLOSE);
-	} else {
-		ck_assert_int_eq(job_join(&job), 0);
-		ck_assert_int_eq(fcntl(fd, F_GETFL) & O_NONBLOCK, 0);
-		expect_connected(fd, peer);
-		closefd(&peer);
-	}
-	closefd(&fd);
-	closefd(&host);
-	unlink(stage_config()->endpoint.text);
-}
-END_TEST
-
 START_TEST(test_nobody)
 {
 	int fd = tcp(AF_INET, (_i ? SOCK_NONBLOCK : 0) | SOCK_CLOEXEC);
@@ -688,7 +623,6 @@ static Suite *suite(void)
 	tcase_add_loop_test(tc, test_given_up, 0, 2);
 	tcase_add_loop_test(tc, test_broken_off, 0, 4);
 	tc = stage_case(s, "vendor");
-	tcase_add_loop_test(tc, test_direct, 0, 6);
 	tcase_add_loop_test(tc, test_nobody, 0, 2);
 	tcase_add_loop_test(tc, test_whose_vendor, 0, 3);
 	tcase_add_test(tc, test_busy_nonblocking);
