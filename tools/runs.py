@@ -31,8 +31,7 @@ C_GLOBS = ["*.c", "*.h"]
 CARRIERS = ["unix", "tcp", "vsock"]
 
 
-# Where a run in the virtual machine leaves its results, here and there.
-VM_OUT = os.path.join(OUT, "vm-out")
+# Where a run in the virtual machine leaves its results, as it sees it.
 VM_XML = "/out/results.xml"
 
 
@@ -109,7 +108,7 @@ def build_dir(name):
     return os.path.join(OUT, name)
 
 
-ready = set()  # the builds that are up to date
+ready = set()  # what is built and up to date
 
 
 def build(log, name):
@@ -190,8 +189,9 @@ def unit_run(log, path, env, timeout_factor, names=()):
 
 
 def pytest(log, name, build_path, options=(), env=None, machine=None):
-    """tests/e2e against a build; each test is a case. With a machine, which
-    makes an argv one that runs in it, that is where they run."""
+    """tests/e2e against a build; each test is a case. With a machine, that is
+    where they run: machine(argv, env, out) makes an argv and an environment of
+    them, out being the directory here that is VM_XML's there."""
     passed, bad = pytest_run(log, name, build_path, options, env, machine)
     if not bad or len(bad) > SECOND_CHANCES:
         return passed, len(bad)
@@ -210,7 +210,9 @@ def pytest(log, name, build_path, options=(), env=None, machine=None):
 def pytest_run(log, name, build_path, options, env, machine):
     """Return how many passed, and the names of those that did not."""
     xml = os.path.join(OUT, "logs", name + ".xml")
-    for old in (xml, VM_OUT + VM_XML):
+    vm_out = os.path.join(OUT, "vm-out", name)
+    vm_xml = os.path.join(vm_out, os.path.basename(VM_XML))
+    for old in (xml, vm_xml):
         if os.path.exists(old):
             os.unlink(old)
     env = dict({"BUILD": build_path}, **(env or {}))
@@ -221,10 +223,10 @@ def pytest_run(log, name, build_path, options, env, machine):
     if not any(o.startswith("tests/") for o in options):
         argv.append("tests/e2e")
     if machine:
-        argv, env = machine(argv, env)
+        argv, env = machine(argv, env, vm_out)
     log.run(argv, env=env, check=False, timeout=3000)
-    if machine and os.path.exists(VM_OUT + VM_XML):
-        shutil.move(VM_OUT + VM_XML, xml)
+    if os.path.exists(vm_xml):
+        shutil.move(vm_xml, xml)
     if not os.path.exists(xml):
         raise Failed("pytest did not get to its end")
     passed, bad = 0, []

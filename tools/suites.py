@@ -11,6 +11,7 @@ compute, and give way (nice) so that the deadlines of the former hold.
 """
 
 import argparse
+import collections
 import os
 import re
 import shutil
@@ -19,9 +20,8 @@ import sys
 import threading
 import time
 
-from runs import (BUILDS, CARRIERS, OUT, PYTHON, ROOT, JOBS, VM_OUT, Failed,
-                  Log, build, build_dir, each_file, meson_tests, pytest, sources,
-                  unit)
+from runs import (BUILDS, CARRIERS, OUT, PYTHON, ROOT, JOBS, Failed, Log, build,
+                  build_dir, each_file, meson_tests, pytest, ready, sources, unit)
 
 
 def suite_build(log, args):
@@ -41,8 +41,9 @@ def suite_unit(log, args):
 
 
 def suite_e2e(log, args):
-    """Real programs in namespaces, over each carrier."""
-    options = ["--carrier=unix"] if args.fast else ["--full"]
+    """Real programs in namespaces, over each carrier; with --slow also what
+    takes minutes: a gigabyte, a thousand kills."""
+    options = ["--carrier=unix"] if args.fast else ["--full"] if args.slow else []
     return pytest(log, "e2e", build(log, "gcc"), options)
 
 
@@ -133,18 +134,24 @@ KERNELS_E2E = [
 def in_vm(kernel):
     """What makes an argv, with its environment, one that runs in the virtual
     machine, with that kernel."""
-    def machine(argv, env):
+    def machine(argv, env, out):
         inside = ["%s=%s" % item for item in sorted(env.items())]
         return (["tests/vm/run", "-k", kernel, "-t", "2400", "-m", "3072", "env"] +
-                inside + argv, {"VM_OUT": VM_OUT + "/out"})
+                inside + argv, {"VM_OUT": out})
     return machine
+
+
+vm_programs = threading.Lock()
 
 
 def vm_env(log):
     """Programs that need a compiler are compiled here, not there; and the one
     timeout is longer by what the emulation costs."""
     programs = os.path.join(OUT, "vm-programs")
-    log.run([PYTHON, "-B", "tests/e2e/compiled.py", programs])
+    with vm_programs:
+        if programs not in ready:
+            log.run([PYTHON, "-B", "tests/e2e/compiled.py", programs])
+            ready.add(programs)
     return {"E2E_COMPILED": programs, "E2E_TIMEOUT": "120"}
 
 
@@ -303,15 +310,18 @@ def suite_format(log, args):
 
 
 def suite_tidy(log, args):
-    """clang-tidy, with the checks of .clang-tidy."""
+    """clang-tidy, with the checks of .clang-tidy; of the tests' own sources only
+    with --slow."""
     path = build(log, "clang")
+    files = [name for name in sources("*.c")
+             if args.slow or not name.startswith("tests/")]
 
     def command(name):
         argv = ["clang-tidy", "--quiet", "--warnings-as-errors=*", name]
         if name.startswith("tests/e2e/"):  # not meson's
             return argv + ["--", "-std=gnu11", "-D_GNU_SOURCE"]
         return argv + ["-p", path]
-    return each_file(log, sources("*.c"), command)
+    return each_file(log, files, command)
 
 
 CPPCHECK_SUPPRESS = [
@@ -440,18 +450,27 @@ def run_suite(name, function, lane, args):
     return name, passed, failed, seconds, log.carriers
 
 
-def run_lane(lane, chosen, args, results):
-    for name, function, _, its_lane in SUITES:
-        if its_lane == lane and name in chosen:
+def run_lane(queues, args, results):
+    """Run what is in these queues, one after the other."""
+    for queue in queues:
+        while queue:
+            try:
+                name, function, _, lane = queue.popleft()
+            except IndexError:
+                break  # the other lane has taken the last one
             results.append(run_suite(name, function, lane, args))
 
 
 def run_suites(chosen, args):
-    """Run them; return what run_suite() returned for each, in their order."""
+    """Run them; return what run_suite() returned for each, in their order. The
+    lane that is done first helps the other one out, but with nothing that waits:
+    two of those would be in each other's way."""
     results = []
-    run_lane(FIRST, chosen, args, results)
-    lanes = [threading.Thread(target=run_lane, args=(lane, chosen, args, results))
-             for lane in (WAITS, COMPUTES)]
+    queues = [collections.deque(suite for suite in SUITES if (
+        suite[3] == lane and suite[0] in chosen)) for lane in (FIRST, WAITS, COMPUTES)]
+    run_lane(queues[:1], args, results)
+    lanes = [threading.Thread(target=run_lane, args=(mine, args, results))
+             for mine in (queues[1:], queues[2:])]
     for lane in lanes:
         lane.start()
     for lane in lanes:
