@@ -137,8 +137,14 @@ void show_name(const char *text,
 void show_poll(int fd, short events, int ms)
 {
 	struct pollfd p = {.fd = fd, .events = events};
-	int rc = poll(&p, 1, ms);
+	int left = ms;
+	int rc;
 
+	/* The vendor hangs up a moment before what it left unread is gone,
+	 * which is when there is room to write again. */
+	while ((rc = poll(&p, 1, left)) == 1 && !(p.revents & events) &&
+		left-- > 0)
+		usleep(1000);
 	printf("poll %#x: %d, %#x\n", (unsigned int)events, rc,
 		(unsigned int)p.revents);
 }
