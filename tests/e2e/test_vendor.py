@@ -185,10 +185,8 @@ def test_socket_is_for_its_owner(vendor):
             "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n"
             "s.connect(sys.argv[1])\n"
             "try: s.send(sys.stdin.buffer.read())\n"
-            "except BrokenPipeError: pass  # it was refused before
-"
-            "sys.stdout.buffer.write(s.recv(4096))
-")
+            "except BrokenPipeError: pass  # it was refused before\n"
+            "sys.stdout.buffer.write(s.recv(4096))\n")
     with open("/proc/self/uid_map", encoding="ascii") as uid_map:
         if uid_map.read().split()[2] == "1":
             return  # a user namespace with one user: nobody to refuse

@@ -2,11 +2,17 @@
 """Rates over vsock: direct, and through proxy in two ways (see tests/vm/bench).
 
 	direct       bench_load's client and server, nothing between
+	tcp          the same over TCP on the loopback
 	vsock-to-ip  proxy forwards a vsock port to the server's TCP port
 	socks5       the client asks proxy for a connection to that TCP port
 
 In each round every test is run once each way, one right after the other, so that
 what else the machine does meets them all alike; the median of the rounds counts.
+
+What goes through the proxy goes over vsock once and over TCP once, on the same
+processors. If the proxy itself cost nothing at all, the time for both would be the
+sum of those of "direct" and "tcp": that is the column "at most", against which the
+ratios are to be held.
 
 Then new connections per second (socks5) beside idle ones, when proxy listens on
 one port, and on a range of 32.
@@ -21,7 +27,8 @@ import time
 
 TESTS = [("c", "connections/s", 16, 0.4), ("p", "64 B round trips/s", 16, 0.45),
          ("b", "bulk MB/s", 4, 0.6)]
-WAYS = ["direct", "vsock-to-ip", "socks5"]
+WAYS = ["direct", "tcp", "vsock-to-ip", "socks5"]
+THROUGH = WAYS[2:]
 RANGE = 32
 
 
@@ -40,7 +47,9 @@ class Machine:
         forward = "vsock:local:%d" % self._port()
         self.start([self.proxy, "vsock-to-ip", "--log", "warn", "-v", forward,
                     "-i", "127.0.0.1:%d" % self.server])
-        self.where = {"direct": [direct], "vsock-to-ip": [forward],
+        self.where = {"direct": [direct],
+                      "tcp": ["tcp:127.0.0.1:%d" % self.server],
+                      "vsock-to-ip": [forward],
                       "socks5": self.socks5(1)[0]}
 
     def _port(self, count=1):
@@ -86,6 +95,12 @@ class Machine:
             proc.wait()
 
 
+def ratio(results, way, test):
+    """To the direct way, in each round; the median."""
+    return statistics.median(mine / direct for mine, direct in zip(
+        results[way, test], results["direct", test]))
+
+
 def compare(machine, args):
     results = {}
     for _ in range(args.rounds):
@@ -94,15 +109,17 @@ def compare(machine, args):
                 rate = machine.measure(
                     machine.where[way], test, args.seconds, parallel)
                 results.setdefault((way, test), []).append(rate)
-    print("%-20s" % "" + "".join("%13s" % way for way in WAYS) +
-          "".join("%20s" % (way + ":direct") for way in WAYS[1:]) +
-          "%10s" % "wanted")
+    print("%-20s" % "" + "".join("%12s" % way for way in WAYS) +
+          "".join("%19s" % (way + ":direct") for way in THROUGH) +
+          "%9s%8s" % ("at most", "wanted"))
     for test, title, _, wanted in TESTS:
-        rates = [statistics.median(results[way, test]) for way in WAYS]
+        rate = {way: statistics.median(results[way, test]) for way in WAYS}
         scale = 1e6 if test == "b" else 1
-        print("%-20s" % title + "".join("%13.1f" % (r / scale) for r in rates) +
-              "".join("%20.2f" % (r / rates[0]) for r in rates[1:]) +
-              "%10.2f" % wanted, flush=True)
+        print("%-20s" % title +
+              "".join("%12.1f" % (rate[way] / scale) for way in WAYS) +
+              "".join("%19.2f" % ratio(results, way, test) for way in THROUGH) +
+              "%9.2f%8.2f" % (rate["tcp"] / (rate["tcp"] + rate["direct"]), wanted),
+              flush=True)
 
 
 def beside_idle(machine, args):
