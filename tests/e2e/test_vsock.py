@@ -2,6 +2,7 @@
 """What only vsock has: ranges of ports, and a backlog that resets."""
 
 import contextlib
+import pathlib
 import signal
 import subprocess
 
@@ -101,26 +102,26 @@ def test_range_idle(new_site, carrier, crowd, echo_port):
 @contextlib.contextmanager
 def short_backlog(entries):
     """What is started meanwhile has a backlog of that many at most."""
-    with open("/proc/sys/net/core/somaxconn", "r+", encoding="ascii") as limit:
-        before = limit.read()
-        limit.write(str(entries))
-        limit.flush()
-        try:
-            yield
-        finally:
-            limit.seek(0)
-            limit.write(before)
+    limit = pathlib.Path("/proc/sys/net/core/somaxconn")
+    before = limit.read_text(encoding="ascii")
+    limit.write_text(str(entries), encoding="ascii")
+    assert int(limit.read_text(encoding="ascii")) == entries
+    try:
+        yield
+    finally:
+        limit.write_text(before, encoding="ascii")
 
 
 @pytest.mark.parametrize("carrier", ["vsock"], scope="module")
 def test_full_backlog(new_site, carrier, crowd, echo_port):
-    """A backlog that is full resets: whoever connects comes again."""
+    """A backlog that is full resets: whoever connects comes again, as long as it
+    may be nobody that resets (common/carrier.h); so there are not too many."""
     site = new_site(start=False)
-    with short_backlog(8):
+    with short_backlog(4):
         site.start_proxy(["--workers", "1"])
-    got = site.run([crowd, "storm", WORLD4, echo_port, 100, 2000],
+    got = site.run([crowd, "storm", WORLD4, echo_port, 16, 500],
                    timeout=4 * TIMEOUT)
-    assert (got.out, got.err) == ("good 2000 bad 0\n", "")
+    assert (got.out, got.err) == ("good 500 bad 0\n", "")
 
 
 ONE = """
