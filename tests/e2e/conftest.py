@@ -32,6 +32,8 @@ def pytest_configure(config):
         "markers", "tcp_as_root(reason): not over tcp for an ordinary user")
     config.addinivalue_line("markers", "vsock: only where there is real vsock")
     config.addinivalue_line(
+        "markers", "enclave: only with one to boot, see tests/vm/enclave")
+    config.addinivalue_line(
         "markers", "no_asan(reason): AddressSanitizer's runtime breaks the program")
     if os.environ.get("E2E_SANDBOX"):
         # thousands of connections at once, some of them this process's
@@ -52,6 +54,8 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         wanted = config.getoption("--full") or not item.get_closest_marker("full")
         if item.get_closest_marker("vsock") and "vsock" not in here:
+            wanted = False
+        if item.get_closest_marker("enclave") and "VM_ENCLAVE" not in os.environ:
             wanted = False
         if item.get_closest_marker("no_asan") and harness.PRELOAD_EXTRA:
             wanted = False
