@@ -123,6 +123,15 @@ def suite_vm(log, args):
     return pytest(log, "vm", path, options, vm_env(log), in_vm)
 
 
+def suite_two_machines(log, args):
+    """Two machines: in that virtual machine boots another, the enclave."""
+    path = build(log, "gcc")
+    enclave = os.path.join(OUT, "enclave")
+    log.run(["tests/vm/enclave", path, enclave])
+    return pytest(log, "two-machines", path, ["tests/e2e/test_two_machines.py"],
+                  {"VM_ENCLAVE": enclave, "E2E_TIMEOUT": "240"}, in_vm)
+
+
 # ---- sanitizers ----
 
 
@@ -266,7 +275,8 @@ def suite_shell(log, args):
     """The scripts parse."""
     scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run",
                "tests/vm/run", "tests/vm/kernel", "tests/vm/initramfs",
-               "tests/vm/init", "tests/vm/bench"]
+               "tests/vm/init", "tests/vm/bench", "tests/vm/enclave",
+               "tests/vm/enclave-init"]
 
     def command(name):
         with open(os.path.join(ROOT, name), encoding="utf-8") as script:
@@ -317,6 +327,7 @@ SUITES = [
     ("asan-unit", suite_asan_unit, USUAL, COMPUTES),
     ("tsan-unit", suite_tsan_unit, USUAL, COMPUTES),
     ("vm", suite_vm, USUAL, COMPUTES),
+    ("two-machines", suite_two_machines, SLOW, COMPUTES),
     ("fuzz", suite_fuzz, USUAL, COMPUTES),
     ("tidy", suite_tidy, USUAL, COMPUTES),
 ]
