@@ -11,12 +11,14 @@ So what fails is run once more by itself, if it is not much: what fails again ha
 failed, and what passes then is named as unsteady in the output.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import xml.etree.ElementTree as ElementTree
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -188,6 +190,10 @@ def unit_run(log, path, env, timeout_factor, names=()):
 # ---- end-to-end tests ----
 
 
+# A virtual machine takes all processors: one at a time.
+one_machine = threading.Lock()
+
+
 def pytest(log, name, build_path, options=(), env=None, machine=None):
     """tests/e2e against a build; each test is a case. With a machine, that is
     where they run: machine(argv, env, out) makes an argv and an environment of
@@ -224,7 +230,8 @@ def pytest_run(log, name, build_path, options, env, machine):
         argv.append("tests/e2e")
     if machine:
         argv, env = machine(argv, env, vm_out)
-    log.run(argv, env=env, check=False, timeout=3000)
+    with one_machine if machine else contextlib.nullcontext():
+        log.run(argv, env=env, check=False, timeout=3000)
     if os.path.exists(vm_xml):
         shutil.move(vm_xml, xml)
     if not os.path.exists(xml):

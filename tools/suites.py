@@ -219,6 +219,15 @@ def libc_suite(libc):
     return suite
 
 
+def suite_two_machines(log, args):
+    """Two machines: in that virtual machine boots another, the enclave."""
+    path = build(log, "gcc")
+    enclave = os.path.join(OUT, "enclave")
+    log.run(["tests/vm/enclave", path, enclave])
+    return pytest(log, "two-machines", path, ["tests/e2e/test_two_machines.py"],
+                  {"VM_ENCLAVE": enclave, "E2E_TIMEOUT": "240"}, in_vm("6.1"))
+
+
 # ---- sanitizers ----
 
 TSAN_SUPPRESSIONS = os.path.join(ROOT, "tests/tsan.supp")
@@ -369,8 +378,9 @@ def suite_shell(log, args):
     """The scripts parse."""
     scripts = ["tools/deps", "tools/quickstart", "tools/check", ".ci/run",
                "tests/vm/run", "tests/vm/kernel", "tests/vm/initramfs",
-               "tests/vm/init", "tests/vm/bench", "tests/libc/root",
-               "tests/libc/run", "tools/archive"]
+               "tests/vm/init", "tests/vm/bench", "tests/vm/enclave",
+               "tests/vm/enclave-init", "tests/libc/root", "tests/libc/run",
+               "tools/archive"]
 
     def command(name):
         with open(os.path.join(ROOT, name), encoding="utf-8") as script:
@@ -423,10 +433,11 @@ SUITES = [
     ("vm", vm_suite("vm", "6.1", VM_E2E), USUAL, COMPUTES),
     ("fuzz", suite_fuzz, USUAL, COMPUTES),
     ("tidy", suite_tidy, USUAL, COMPUTES),
-    ("vm-5.10", vm_suite("vm-5.10", "5.10", KERNELS_E2E), SLOW, COMPUTES),
-    ("vm-6.12", vm_suite("vm-6.12", "6.12", KERNELS_E2E), SLOW, COMPUTES),
     ("glibc-2.31", libc_suite("2.31"), SLOW, COMPUTES),
     ("glibc-2.41", libc_suite("2.41"), SLOW, COMPUTES),
+    ("two-machines", suite_two_machines, SLOW, COMPUTES),
+    ("vm-5.10", vm_suite("vm-5.10", "5.10", KERNELS_E2E), SLOW, COMPUTES),
+    ("vm-6.12", vm_suite("vm-6.12", "6.12", KERNELS_E2E), SLOW, COMPUTES),
 ]
 
 

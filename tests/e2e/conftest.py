@@ -34,6 +34,8 @@ def pytest_configure(config):
     config.addinivalue_line(
         "markers", "hooked_resolver: only where the libc's resolver can be hooked")
     config.addinivalue_line(
+        "markers", "enclave: only with one to boot, see tests/vm/enclave")
+    config.addinivalue_line(
         "markers", "no_asan(reason): AddressSanitizer's runtime breaks the program")
     if os.environ.get("E2E_SANDBOX"):
         # thousands of connections at once, some of them this process's
@@ -57,6 +59,8 @@ def pytest_collection_modifyitems(config, items):
             wanted = False
         if item.get_closest_marker("hooked_resolver") and \
                 harness.glibc() >= (2, 34):
+            wanted = False
+        if item.get_closest_marker("enclave") and "VM_ENCLAVE" not in os.environ:
             wanted = False
         if item.get_closest_marker("no_asan") and harness.PRELOAD_EXTRA:
             wanted = False
