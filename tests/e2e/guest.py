@@ -20,7 +20,6 @@ import collections
 import os
 import secrets
 import shlex
-import socket
 import time
 
 import carrier as carriers

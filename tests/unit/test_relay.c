@@ -219,8 +219,10 @@ static void expect_rest(void)
 
 	net_turn(loop, 10);
 	ev_once(loop, -1, 0, 0.02, on_rested, &rested);
-	for (; !rested; turns++)
+	do {
 		ev_run(loop, EVRUN_ONCE);
+		turns++;
+	} while (!rested);
 	ck_assert_int_le(turns, 3);
 }
 
