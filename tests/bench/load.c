@@ -5,6 +5,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/vm_sockets.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,6 +38,9 @@
  * other. It waits for nothing but events, except for a place in the backlog of
  * a unix socket. As little as possible is done for each event, because this
  * runs beside what is measured. Anything that goes wrong ends it.
+ *
+ * BENCH_WINDOW in the environment: bytes that may be under way to a vsock
+ * socket of this program.
  */
 
 #define PING_LEN    64
@@ -60,7 +64,8 @@ static struct endpoint ep;
 static struct socks5_addr dst; /* with a family: through SOCKS5 */
 static char test;
 static unsigned long long count;
-static int nr_begun; /* tests, on one connection each */
+static uint64_t window; /* of vsock, in bytes; 0: the kernel's */
+static int nr_begun;    /* tests, on one connection each */
 
 static void die(const char *what)
 {
@@ -76,6 +81,15 @@ static double now(void)
 	return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
 }
 
+static void set_window(int fd)
+{
+	if (setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &window,
+		    sizeof(window)) == -1 ||
+		setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &window,
+			sizeof(window)) == -1)
+		die("window");
+}
+
 static int make_socket(union endpoint_sockaddr *addr, socklen_t *len)
 {
 	static uint32_t number;
@@ -88,6 +102,8 @@ static int make_socket(union endpoint_sockaddr *addr, socklen_t *len)
 	fd = socket(addr->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (fd == -1)
 		die("socket");
+	if (ep.kind == ENDPOINT_VSOCK && window)
+		set_window(fd);
 	if (ep.kind == ENDPOINT_TCP) {
 		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
@@ -392,6 +408,8 @@ int main(int argc, char **argv)
 		if (inet_pton(AF_INET, argv[6], dst.addr.ip) != 1)
 			die(argv[6]);
 	}
+	if (getenv("BENCH_WINDOW"))
+		window = strtoull(getenv("BENCH_WINDOW"), NULL, 10);
 	raise_fds();
 	signal(SIGPIPE, SIG_IGN);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);

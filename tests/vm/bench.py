@@ -14,7 +14,8 @@ processors. If the proxy itself cost nothing at all, the time for both would be 
 sum of those of "direct" and "tcp": that is the column "at most", against which the
 ratios are to be held. In brackets: connections at a time.
 
-Then new connections per second (socks5) beside idle ones, when proxy listens on
+Then bulk by the window of the client's vsock socket, which is what the preload
+library and the vendor set (the proxy's own is 1 MiB), and new connections per second (socks5) beside idle ones, when proxy listens on
 one port, and on a range of 32.
 """
 
@@ -31,6 +32,7 @@ TESTS = [("c", "connections/s", 8, 0.4), ("p", "64 B round trips/s", 1, 0.45),
 WAYS = ["direct", "tcp", "vsock-to-ip", "socks5"]
 THROUGH = WAYS[2:]
 RANGE = 32
+WINDOWS = [64, 256, 1024, 4096]  # KiB; 256 is the kernel's
 
 
 class Machine:
@@ -76,14 +78,16 @@ class Machine:
         return [self.load, "client", where[0], test, str(seconds), str(parallel)
                 ] + where[1:]
 
-    def measure(self, where, test, seconds, parallel):
+    def measure(self, where, test, seconds, parallel, window=0):
         """A rate, per second; tried again for as long as servers may need to
         start."""
         end = time.monotonic() + 30
         while True:
             done = subprocess.run(
                 self.client(where, test, seconds, parallel), capture_output=True,
-                text=True, check=False, timeout=seconds + 120)
+                text=True, check=False, timeout=seconds + 120,
+                env=dict(os.environ, **({"BENCH_WINDOW": str(window)} if window
+                                        else {})))
             if done.returncode == 0:
                 return float(done.stdout)
             if time.monotonic() > end:
@@ -122,6 +126,22 @@ def compare(machine, args):
               "".join("%12.1f" % (rate[way] / scale) for way in WAYS) +
               "".join("%19.2f" % ratio(rates, way) for way in THROUGH) +
               "%9.2f%8.2f" % (rate["tcp"] / (rate["tcp"] + rate["direct"]), wanted),
+              flush=True)
+
+
+def by_window(machine, args):
+    """Bulk with a window of the kernel's default, ours, and others."""
+    results = {}
+    for _ in range(args.rounds):
+        for way in ("direct", "socks5"):
+            for kib in WINDOWS:
+                results.setdefault((way, kib), []).append(machine.measure(
+                    machine.where[way], "b", args.seconds, 1, kib * 1024))
+    print("\n%-24s" % "bulk MB/s, window KiB" +
+          "".join("%12d" % kib for kib in WINDOWS))
+    for way in ("direct", "socks5"):
+        print("%-24s" % way + "".join("%12.1f" % (
+            statistics.median(results[way, kib]) / 1e6) for kib in WINDOWS),
               flush=True)
 
 
@@ -167,6 +187,7 @@ def main():
         print("%d processors, %d rounds of %g s" % (
             os.cpu_count(), args.rounds, args.seconds), flush=True)
         compare(machine, args)
+        by_window(machine, args)
         beside_idle(machine, args)
     finally:
         machine.close()
