@@ -49,13 +49,10 @@ static void set_option(
 	errno = saved;
 }
 
-static void vsock_options(int fd)
+void carrier_window(int fd)
 {
-	const struct timeval tv = {.tv_sec = VSOCK_CONNECT_TIMEOUT};
 	const unsigned long long window = VSOCK_WINDOW;
 
-	set_option(
-		fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &tv, sizeof(tv));
 	set_option(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &window,
 		sizeof(window));
 	set_option(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &window,
@@ -64,10 +61,14 @@ static void vsock_options(int fd)
 
 void carrier_options(int fd, enum endpoint_kind kind)
 {
+	const struct timeval tv = {.tv_sec = VSOCK_CONNECT_TIMEOUT};
 	const int on = 1;
 
-	if (kind == ENDPOINT_VSOCK)
-		vsock_options(fd);
-	else if (kind == ENDPOINT_TCP)
+	if (kind == ENDPOINT_VSOCK) {
+		carrier_window(fd);
+		set_option(fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &tv,
+			sizeof(tv));
+	} else if (kind == ENDPOINT_TCP) {
 		set_option(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+	}
 }

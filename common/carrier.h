@@ -5,7 +5,8 @@
 /*
  * What whoever connects a carrier from inside the enclave has to know, the
  * vendor and the preload library alike: which options its socket needs, and
- * which failures are worth another try.
+ * which failures are worth another try. (The proxy, which listens to it or
+ * connects with other patience, shares the window.)
  *
  * Theory of operation
  *
@@ -50,6 +51,13 @@ unsigned carrier_retry_ms(enum endpoint_kind kind, int err, bool silent);
  * Return: microseconds, half to all of the step.
  */
 unsigned carrier_pause_us(unsigned *step, uint32_t number);
+
+/**
+ * carrier_window() - what a vsock peer may send ahead of being read
+ * @fd: a vsock socket before connect() or listen(), from which accepted ones
+ *      inherit it
+ */
+void carrier_window(int fd);
 
 /**
  * carrier_options() - options for a socket that is about to be connected

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "proxy/connect.h"
 
+#include "common/carrier.h"
 #include "common/fd.h"
 #include "common/log.h"
 
@@ -13,9 +14,6 @@
 
 #define CONNECT_MAGIC 0x434f4e4eu /* "CONN" */
 
-/* Bytes that a vsock peer may send ahead of being read. The default of 256 KiB
- * holds back a fast sender. */
-#define VSOCK_WINDOW (1024ULL * 1024)
 /* The kernel's own limit for a vsock connect is 2 s, too short for a host
  * under load. */
 #define VSOCK_CONNECT_TIMEOUT 60 /* seconds */
@@ -30,13 +28,9 @@ void tcp_options(int fd)
 
 void vsock_options(int fd)
 {
-	const unsigned long long window = VSOCK_WINDOW;
 	const struct timeval tv = {.tv_sec = VSOCK_CONNECT_TIMEOUT};
 
-	setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_MAX_SIZE, &window,
-		sizeof(window));
-	setsockopt(fd, AF_VSOCK, SO_VM_SOCKETS_BUFFER_SIZE, &window,
-		sizeof(window));
+	carrier_window(fd);
 	setsockopt(
 		fd, AF_VSOCK, SO_VM_SOCKETS_CONNECT_TIMEOUT, &tv, sizeof(tv));
 }
