@@ -387,6 +387,7 @@ static void raise_fds(void)
 
 int main(int argc, char **argv)
 {
+	const char *wanted = getenv("BENCH_WINDOW");
 	const char *why;
 
 	if (argc != 3 && argc != 6 && argc != 8) {
@@ -408,8 +409,8 @@ int main(int argc, char **argv)
 		if (inet_pton(AF_INET, argv[6], dst.addr.ip) != 1)
 			die(argv[6]);
 	}
-	if (getenv("BENCH_WINDOW"))
-		window = strtoull(getenv("BENCH_WINDOW"), NULL, 10);
+	if (wanted)
+		window = strtoull(wanted, NULL, 10);
 	raise_fds();
 	signal(SIGPIPE, SIG_IGN);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
