@@ -2,6 +2,7 @@
 """The host proxy by itself: SOCKS5 from a scripted client over each carrier, what
 it does with malformed, silent and endless ones, out of fds, and told to stop."""
 
+import errno
 import os
 import signal
 import socket
@@ -51,10 +52,13 @@ def reply(sock):
 
 
 def ended(sock):
-    """The proxy has closed the connection, with or without a reset."""
+    """The proxy has closed the connection, with or without a reset. (After a
+    shutdown() of its own a vsock says ENOTCONN for an end of stream.)"""
     try:
         return sock.recv(65536) == b""
-    except ConnectionResetError:
+    except OSError as error:
+        if error.errno not in (errno.ECONNRESET, errno.ENOTCONN):
+            raise
         return True
 
 
