@@ -6,14 +6,19 @@
 #include <sched.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 
-/* How often a reader or writer looks again while another one writes, which is
+/* How long a reader or writer looks again while another one writes, which is
  * the matter of a tenth of a microsecond if it is not interrupted. If it is,
  * its thread may be off its processor for some milliseconds; a writer that this
  * thread's signal handler interrupted, or that fork() left behind, never ends.
+ * Where others compute on this processor each yield may take milliseconds, and
+ * fewer of them have to do.
  */
-#define SPINS    50
-#define PATIENCE 1000
+#define SPINS        50
+#define YIELDS       1000
+#define YIELDS_LEAST 30
+#define PATIENCE_MS  100
 
 static _Atomic(struct slot *) pages[SLOT_FDS / SLOTS_PER_PAGE];
 
@@ -101,26 +106,49 @@ static uint32_t sum_of(
 	return (uint32_t)(sum >> 32);
 }
 
-/* Wait a little, longer from the SPINSth time on. sched_yield() is fit for
- * signal handlers. */
-static void relax(int times)
+static int64_t now_ms(void)
 {
-	if (times >= SPINS)
-		sched_yield();
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
+/** struct patience - of one who waits; zero to begin with */
+struct patience {
+	int times;
+	int64_t since;
+};
+
+/* Wait a little, longer from the SPINSth time on. sched_yield() is fit for
+ * signal handlers. Return: false if it has lasted too long. */
+static bool relax(struct patience *p)
+{
+	int yields = ++p->times - SPINS;
+
+	if (yields <= 0)
+		return true;
+	if (yields == 1)
+		p->since = now_ms();
+	if (yields > YIELDS ||
+		(yields > YIELDS_LEAST && now_ms() - p->since > PATIENCE_MS))
+		return false;
+	sched_yield();
+	return true;
 }
 
 /* Return: an odd version, this writer's own. */
 static uint32_t write_begin(struct slot *slot)
 {
-	for (int i = 0;; i++) {
+	struct patience patience = {0};
+
+	for (;;) {
 		uint32_t version = atomic_load(&slot->version);
 		uint32_t mine = version | 1;
 
 		if (version & 1) {
-			if (i < PATIENCE) {
-				relax(i);
+			if (relax(&patience))
 				continue;
-			}
 			mine += 2;
 		}
 		if (atomic_compare_exchange_weak(
@@ -151,7 +179,9 @@ static bool read_whole(
  * later record? If not, that one stays, because it is the later one. */
 static bool spoilt(struct slot *slot)
 {
-	for (int i = 0; i < PATIENCE; i++) {
+	struct patience patience = {0};
+
+	do {
 		uint32_t version = atomic_load(&slot->version);
 		struct record rec;
 		bool whole = read_whole(slot, atomic_load(&slot->cookie),
@@ -159,8 +189,7 @@ static bool spoilt(struct slot *slot)
 
 		if (!(version & 1) && atomic_load(&slot->version) == version)
 			return !whole;
-		relax(i);
-	}
+	} while (relax(&patience));
 	return true;
 }
 
@@ -184,15 +213,15 @@ static enum look look(struct slot *slot, uint64_t cookie, struct record *rec)
 bool slot_load(int fd, uint64_t cookie, struct record *out)
 {
 	struct slot *slot = slot_find(fd);
+	struct patience patience = {0};
 
 	if (!slot || cookie == 0)
 		return false;
-	for (int i = 0; i < PATIENCE; i++) {
+	do {
 		uint32_t version = atomic_load(&slot->version);
 		struct record rec;
 		enum look saw;
 
-		relax(i);
 		if (version & 1)
 			continue;
 		saw = look(slot, cookie, &rec);
@@ -202,7 +231,7 @@ bool slot_load(int fd, uint64_t cookie, struct record *out)
 		if (saw == LOOK_FOUND)
 			*out = rec;
 		return saw == LOOK_FOUND;
-	}
+	} while (relax(&patience));
 	return false;
 }
 
