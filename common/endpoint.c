@@ -39,8 +39,7 @@ static int parse_port(const char *text, uint64_t max, uint32_t *out)
 	return 0;
 }
 
-/* PORT or PORT-PORT. Return: NULL, or what was expected */
-static const char *parse_vsock_ports(struct endpoint *out, const char *text)
+const char *endpoint_parse_ports(struct endpoint *out, const char *text)
 {
 	const char *dash = strchr(text, '-');
 	size_t len = dash ? (size_t)(dash - text) : strlen(text);
@@ -94,7 +93,7 @@ static const char *parse_vsock(struct endpoint *out, const char *text)
 	if (parse_cid(text, (size_t)(colon - text), &out->cid) == -1)
 		return "expected a CID that is a number below 2^32, 'any', "
 		       "'host' or 'local'";
-	why = parse_vsock_ports(out, colon + 1);
+	why = endpoint_parse_ports(out, colon + 1);
 	if (!why)
 		out->kind = ENDPOINT_VSOCK;
 	return why;
@@ -365,7 +364,7 @@ static const char *ports_from_env(struct endpoint *out)
 	const char *text = getenv("PROXY_PARENT_PORT");
 
 	out->port = VSOCK_DEFAULT_PORT;
-	return text ? parse_vsock_ports(out, text) : NULL;
+	return text ? endpoint_parse_ports(out, text) : NULL;
 }
 
 const char *endpoint_from_env(struct endpoint *out, const char **bad)

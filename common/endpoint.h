@@ -124,6 +124,15 @@ socklen_t endpoint_sockaddr(
 	const struct endpoint *ep, union endpoint_sockaddr *out);
 
 /**
+ * endpoint_parse_ports() - a vsock port, or a range of them
+ * @out:  its @port and @more are set on success
+ * @text: PORT or PORT-PORT
+ *
+ * Return: NULL, or what was expected.
+ */
+const char *endpoint_parse_ports(struct endpoint *out, const char *text);
+
+/**
  * endpoint_from_env() - the host proxy that the environment names
  * @out: filled on success
  * @bad: on failure, the variable's "NAME=value" is not copied; this is set to

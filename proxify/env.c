@@ -20,6 +20,13 @@ static const char *check_number(struct settings *out, const char *text)
 	return NULL;
 }
 
+static const char *check_ports(struct settings *out, const char *text)
+{
+	struct endpoint ep;
+
+	return endpoint_parse_ports(&ep, text);
+}
+
 static const char *check_endpoint(struct settings *out, const char *text)
 {
 	struct endpoint ep;
@@ -81,7 +88,7 @@ static const struct {
 	{"PROXY_LOG", check_log},
 	{"PROXY_ENDPOINT", check_endpoint},
 	{"PROXY_PARENT_CID", check_number},
-	{"PROXY_PARENT_PORT", check_number},
+	{"PROXY_PARENT_PORT", check_ports},
 	{"PROXY_LOOPBACK", check_loopback},
 	{"PROXY_BYPASS", check_bypass},
 	{"PROXY_WAIT", check_wait},
