@@ -16,11 +16,12 @@
  * kernels), after a short pause with jitter, until a deadline that depends on
  * how likely the failure is to pass:
  *
- *	EAGAIN       unix: the proxy's backlog is full       2 s
+ *	EAGAIN       the backlog of a unix socket is full    2 s
  *	ECONNRESET   vsock: backlog full or nobody listens   250 ms
  *	             (the two look the same, so that a proxy which is not there
  *	             costs this much); any family: closed before it said a word,
- *	             as a proxy that is being restarted does
+ *	             as a proxy that is being restarted does (which a
+ *	             sender may hear of as EPIPE)
  *	ETIMEDOUT    vsock: a lost packet or a host just up  6 s
  *
  * Everything else is final at once. A shortage of the caller's own (EMFILE,

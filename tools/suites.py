@@ -112,8 +112,8 @@ VM_LEFT_OUT = [
 ]
 
 
-# ... and of those what an older or newer kernel may do in its own way: every call
-# of a stream socket, and one case of each of the product's parts.
+# ... and of those what an older or newer kernel may do in its own way: the calls of
+# a stream socket, and a case or two of each of the product's parts.
 KERNELS_E2E = [
     "test_curl.py", "test_half_close.py", "test_reset.py",
     "test_nonblocking.py", "test_vsock.py",
@@ -500,7 +500,7 @@ def main():
     parser.add_argument("--fast", action="store_true",
                         help="leave out what takes minutes")
     parser.add_argument("--slow", action="store_true",
-                        help="and what takes more than a few")
+                        help="add what takes long: all that CI runs")
     parser.add_argument("--only", metavar="SUITE[,SUITE]",
                         help="of " + ", ".join(suite[0] for suite in SUITES))
     args = parser.parse_args()
