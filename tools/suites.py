@@ -102,7 +102,7 @@ VM_E2E = [
 ]
 
 
-# Of these files: what something else in them shows over vsock too.
+# Of these files, without --slow: what something else in them shows too.
 VM_LEFT_OUT = [
     # 10 MiB are ten windows of a vsock
     "test_transfer.py::test_down[vsock-104857600]",
@@ -163,7 +163,8 @@ def vm_suite(name, kernel, cases):
     """A suite of cases over vsock, with that kernel."""
     def suite(log, args):
         options = ["--carrier=vsock"] + ["tests/e2e/" + case for case in cases]
-        options += ["--deselect=tests/e2e/" + case for case in VM_LEFT_OUT]
+        if not args.slow:
+            options += ["--deselect=tests/e2e/" + case for case in VM_LEFT_OUT]
         return pytest(log, name, build(log, "gcc"), options, vm_env(log),
                       in_vm(kernel))
     suite.__doc__ = "Over vsock, in a virtual machine with kernel %s." % kernel
