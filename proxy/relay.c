@@ -45,9 +45,7 @@
  *	CLOSED		fds are closed, the memory waits for the reaper
  *
  * What to wait for is derived from state in relay_wanted() alone, and what
- * to do about an end in relay_settle() alone. (A side whose stream has ended
- *stays watched until it reports that once more, because most connections are
- *over by then, and taking a side out of the epoll set costs a call.)
+ * to do about an end in relay_settle() alone:
  *
  *	FIN_RCVD(s)  held from s  SINK_GONE(!s)
  *	     0            0             0	read s
@@ -278,14 +276,6 @@ static void watch(struct relay *r, int side)
 	s->mask = mask;
 }
 
-/* The same, but at leisure where the stream of @side has ended. */
-static void set_watcher(struct relay *r, int side)
-{
-	if (r->side[side].mask != EV_READ || !(r->events & FIN_RCVD(side)) ||
-		relay_wanted(r, side) != 0)
-		watch(r, side);
-}
-
 /* Tell !@side that @side's stream has ended, once all of it was passed on. */
 static void pass_fin(struct relay *r, int side)
 {
@@ -332,8 +322,8 @@ static void relay_settle(struct relay *r)
 		relay_close(r, EPIPE);
 		return;
 	}
-	set_watcher(r, 0);
-	set_watcher(r, 1);
+	watch(r, 0);
+	watch(r, 1);
 	relay_watch_over(
 		r, !(relay_wanted(r, 0) & relay_wanted(r, 1) & EV_READ));
 }
@@ -351,12 +341,9 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 		if (relay_wanted(r, !side) & EV_READ)
 			forward(r, !side);
 	}
-	if ((revents & EV_READ) && !(r->events & CLOSED)) {
-		if (relay_wanted(r, side) & EV_READ)
-			forward(r, side);
-		else
-			watch(r, side);
-	}
+	if ((revents & EV_READ) && !(r->events & CLOSED) &&
+		(relay_wanted(r, side) & EV_READ))
+		forward(r, side);
 	relay_settle(r);
 }
 
